@@ -1,0 +1,1 @@
+"""Decisions only: events in, effects out. No I/O, no clock, no chance, no await."""

@@ -1,0 +1,113 @@
+"""What an engine can be told. One vocabulary for masters and workers; each handles the events it expects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from dsfast.model import Member, Outcome
+from dsfast.rows import OwnedRun
+from dsfast.wire.commands import Attempt, Command
+
+
+@dataclass(slots=True)
+class LinkUp:
+    """An authenticated link to this peer exists (dialled by us or by it)."""
+
+    peer: Member
+
+
+@dataclass(slots=True)
+class LinkDown:
+    """The link ended; the peer may still live."""
+
+    peer_id: str
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class PeerDead:
+    """The peer's process is gone for sure: its port refuses, or its lease has run out."""
+
+    peer_id: str
+
+
+@dataclass(slots=True)
+class Received:
+    """A command arrived from a peer; `request_id` is not 0 when it wants an answer."""
+
+    peer_id: str
+    request_id: int
+    command: Command
+
+
+@dataclass(slots=True)
+class Members:
+    """The registry's view changed: everyone alive, sorted by id."""
+
+    members: tuple[Member, ...]
+
+
+@dataclass(slots=True)
+class SessionChanged:
+    """Whether our own registration is visible to others (`connected`), uncertain, or gone."""
+
+    state: str
+
+
+@dataclass(slots=True)
+class Claimed:
+    """Runs that this master owns from now on, read back from the store."""
+
+    runs: list[OwnedRun]
+
+
+@dataclass(slots=True)
+class RunsLost:
+    """Runs that another master owns by now: a write of ours found another epoch."""
+
+    run_ids: frozenset[int]
+
+
+@dataclass(slots=True)
+class AttemptStarted:
+    """An attempt's process runs (told to a worker by its task type)."""
+
+    key: Attempt
+    wall: float
+
+
+@dataclass(slots=True)
+class AttemptEnded:
+    """An attempt has ended and nothing of it runs any more (told to a worker by its task type)."""
+
+    key: Attempt
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class Drain:
+    """Take nothing new; finish what runs."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """Kill what runs (worker) within `grace` seconds."""
+
+    grace: float = 10.0
+
+
+Event: TypeAlias = (
+    LinkUp
+    | LinkDown
+    | PeerDead
+    | Received
+    | Members
+    | SessionChanged
+    | Claimed
+    | RunsLost
+    | AttemptStarted
+    | AttemptEnded
+    | Drain
+    | Stop
+)

@@ -1,0 +1,1 @@
+"""Who is alive: one protocol; memory, database leases and ZooKeeper behind it."""

@@ -1,0 +1,1 @@
+"""Durable state: one protocol, SQLite and PostgreSQL behind it."""

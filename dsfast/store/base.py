@@ -1,0 +1,64 @@
+"""The store's protocol, as masters and the api role use it.
+
+Masters call `commit` and `claim` only; everything else is for people and reads. All methods raise
+`Unavailable` with a sentence when the database cannot be reached, and never leave half a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from dsfast.model import RunState
+from dsfast.rows import AttemptRow, Batch, Committed, OwnedRun, RunRow
+
+
+class Store(Protocol):
+    """A database that remembers runs. Open it with `dsfast.store.open_store(url, role)`."""
+
+    async def open(self) -> None:
+        """Connect; refuse with a sentence when the schema is missing, older or newer, or the file is held by another master."""
+
+    async def close(self) -> None: ...
+
+    async def commit(self, batch: Batch) -> Committed:
+        """Make a turn durable in one transaction.
+
+        In order: definitions (insert if new), new runs (insert; one whose idempotency key exists is refused and
+        reported in `duplicates`; one whose id exists already is taken as written by an earlier try of this same
+        batch), then for runs that exist: those whose (owner, epoch) no longer match are reported in `lost`; run
+        and attempt rows of all others, and of the new runs not refused, are upserted whole. Durable on return.
+        """
+
+    async def claim(self, owner: str, alive: Collection[str], share: Callable[[int], bool]) -> list[OwnedRun]:
+        """Take over unfinished runs whose owner is not in `alive` and whose id satisfies `share`.
+
+        Each is taken by compare-and-set on (owner, epoch), epoch growing by one; returns what was taken, with
+        definition and attempts, oldest run first.
+        """
+
+    async def owned(self, owner: str) -> list[int]:
+        """Ids of the unfinished runs of this owner."""
+
+    async def find_key(self, idempotency_key: str) -> int | None:
+        """The run that was submitted under this key, if any."""
+
+    async def run(self, run_id: int) -> RunRow | None: ...
+
+    async def runs(
+        self,
+        *,
+        states: Collection[RunState] = (),
+        workflow: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[RunRow]:
+        """Runs, newest first, by keyset: `before` is the last id of the page before."""
+
+    async def definition(self, digest: str) -> bytes | None: ...
+
+    async def attempts(self, run_id: int, *, task: int | None = None) -> list[AttemptRow]:
+        """All attempts of a run (or one task of it), by task and attempt."""
+
+    async def counts(self, run_ids: Sequence[int]) -> dict[int, dict[int, int]]:
+        """For each run: how many tasks have their latest attempt in each attempt state (by code)."""

@@ -1,0 +1,295 @@
+"""Every command that crosses a socket. The number is the wire's kind: never reuse or renumber one.
+
+Bodies are msgpack arrays in field order; a field may be added at the end with a default, never moved.
+A new command needs: a number here, a handler in an engine or a role, a row in docs/wire.md, a test.
+Commands about an attempt carry (run_id, task, attempt) and the epoch of the run's owner, so that a late,
+repeated or outdated one can be recognised by the receiver and changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from dsfast.model import Member, Outcome, Priority
+
+
+class Command(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all commands."""
+
+    KIND: ClassVar[int] = 0
+
+
+# -- the link itself: handshake and heartbeat (runtime/handshake.py, runtime/links.py) ----------------
+
+
+class Hello(Command):
+    """First frame of the dialling side: who it is, and a nonce to prove the listener's key with."""
+
+    KIND: ClassVar[int] = 1
+    cluster: str
+    member: Member
+    nonce: bytes
+
+
+class Challenge(Command):
+    """The listener's answer: who it is, its nonce, and its proof that it holds the cluster key."""
+
+    KIND: ClassVar[int] = 2
+    member: Member
+    nonce: bytes
+    proof: bytes
+
+
+class Proof(Command):
+    """The dialling side's proof; after it both sides speak commands."""
+
+    KIND: ClassVar[int] = 3
+    proof: bytes
+
+
+class Welcome(Command):
+    """The listener has accepted the proof."""
+
+    KIND: ClassVar[int] = 4
+
+
+class Ping(Command):
+    """Heartbeat; `load` is running attempts for a worker, live runs for a master."""
+
+    KIND: ClassVar[int] = 5
+    load: int = 0
+
+
+class Pong(Command):
+    """Answer to Ping."""
+
+    KIND: ClassVar[int] = 6
+    load: int = 0
+
+
+# -- master to worker ---------------------------------------------------------------------------------
+
+
+class Execute(Command):
+    """Run this attempt. `spec` is a `TaskSpec` as JSON; `inputs` a JSON object of what its templates use, or nothing."""
+
+    KIND: ClassVar[int] = 16
+    run_id: int
+    task: int
+    attempt: int
+    epoch: int
+    name: str
+    spec: bytes
+    inputs: bytes = b""
+
+
+class StartedAck(Command):
+    """The start is known (and durable, or overtaken by a durable end): no need to say it again."""
+
+    KIND: ClassVar[int] = 17
+    run_id: int
+    task: int
+    attempt: int
+
+
+class ResultAck(Command):
+    """The result is durable: the worker may forget the attempt."""
+
+    KIND: ClassVar[int] = 18
+    run_id: int
+    task: int
+    attempt: int
+
+
+class Kill(Command):
+    """End this attempt: SIGTERM to its group, `grace` seconds, SIGKILL to its whole tree. Repeated until answered."""
+
+    KIND: ClassVar[int] = 19
+    run_id: int
+    task: int
+    attempt: int
+    epoch: int
+    grace: float
+    reason: str = ""
+
+
+class Adopt(Command):
+    """This master owns these runs (run id, epoch): report to it, and say what you hold of them."""
+
+    KIND: ClassVar[int] = 20
+    runs: tuple[tuple[int, int], ...]
+
+
+class Demand(Command):
+    """Whether this master has tasks waiting for this worker's credit."""
+
+    KIND: ClassVar[int] = 21
+    hungry: bool
+
+
+# -- worker to master ---------------------------------------------------------------------------------
+
+
+class Started(Command):
+    """The attempt's process runs. Repeated until StartedAck or until overtaken by the Result."""
+
+    KIND: ClassVar[int] = 32
+    run_id: int
+    task: int
+    attempt: int
+    started_at: float
+
+
+class Result(Command):
+    """The attempt has ended. Repeated until ResultAck."""
+
+    KIND: ClassVar[int] = 33
+    run_id: int
+    task: int
+    attempt: int
+    outcome: Outcome
+
+
+class KillAnswer(Command):
+    """Whether the worker knows the attempt it was told to kill; if so its Result follows when the tree is gone."""
+
+    KIND: ClassVar[int] = 34
+    run_id: int
+    task: int
+    attempt: int
+    known: bool
+
+
+class Credit(Command):
+    """The most unfinished attempts this master may have at this worker, until the next Credit."""
+
+    KIND: ClassVar[int] = 35
+    limit: int
+
+
+class Holding(Command):
+    """Answer to Adopt: the attempts (run id, task, attempt) held of the runs named there, ended ones included.
+
+    Sent after any Result and Started that are repeated for them, so an attempt missing here never ran.
+    """
+
+    KIND: ClassVar[int] = 36
+    runs: tuple[int, ...]
+    attempts: tuple[tuple[int, int, int], ...]
+
+
+class Refused(Command):
+    """The worker will not run this attempt (draining, outdated epoch, unknown task type); it never started."""
+
+    KIND: ClassVar[int] = 37
+    run_id: int
+    task: int
+    attempt: int
+    reason: str
+    retry_here: bool = False
+
+
+class Draining(Command):
+    """The worker takes nothing new and leaves when what it runs has ended."""
+
+    KIND: ClassVar[int] = 38
+
+
+# -- client to master, and the answers (same request id) ------------------------------------------------
+
+
+class Submit(Command):
+    """Start a run of this workflow (canonical JSON), with values for its parameters (a JSON object)."""
+
+    KIND: ClassVar[int] = 48
+    workflow: bytes
+    params: bytes = b"{}"
+    idempotency_key: str | None = None
+    priority: Priority | None = None
+
+
+class Cancel(Command):
+    """Stop a run: a durable intent, answered when it is durable."""
+
+    KIND: ClassVar[int] = 49
+    run_id: int
+    reason: str = ""
+
+
+class Explain(Command):
+    """Why do the unfinished tasks of this run not run?"""
+
+    KIND: ClassVar[int] = 50
+    run_id: int
+    limit: int = 1000
+
+
+class Submitted(Command):
+    """Answer to Submit: the run is durable. `repeated` if the idempotency key was known."""
+
+    KIND: ClassVar[int] = 56
+    run_id: int
+    repeated: bool = False
+
+
+class Done(Command):
+    """Answer to Cancel; `changed` is False when the run had ended already."""
+
+    KIND: ClassVar[int] = 57
+    changed: bool = True
+
+
+class Explained(Command):
+    """Answer to Explain: (task, state word, reason) for tasks that have not ended."""
+
+    KIND: ClassVar[int] = 58
+    tasks: tuple[tuple[int, str, str], ...]
+    reason: str = ""
+
+
+class Failed(Command):
+    """Answer to any request that could not be done. `code` is one of usage, not_found, not_owner, unavailable."""
+
+    KIND: ClassVar[int] = 59
+    code: str
+    message: str
+
+
+# -- client to worker ---------------------------------------------------------------------------------
+
+
+class LogRead(Command):
+    """Bytes of an attempt's log from `offset`; never a path. A negative offset counts from the end."""
+
+    KIND: ClassVar[int] = 64
+    run_id: int
+    task: int
+    attempt: int
+    offset: int = 0
+    limit: int = 65536
+
+
+class LogChunk(Command):
+    """Answer to LogRead. `size` is the log's size; `ended` whether the attempt no longer writes to it."""
+
+    KIND: ClassVar[int] = 65
+    offset: int
+    data: bytes
+    size: int
+    ended: bool
+
+
+class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker must know to run a task; equal specs of a workflow share one encoded copy in the master."""
+
+    type: str
+    config: msgspec.Raw = msgspec.Raw(b"{}")
+    env: dict[str, str] = {}
+    workdir: str | None = None
+    timeout: float | None = None
+
+
+Attempt = tuple[int, int, int]
+Params = dict[str, Any]
