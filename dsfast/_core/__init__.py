@@ -1,0 +1,1 @@
+"""Three closed Cython kernels: priority queue, frame codec, DAG readiness. They import nothing of dsfast."""
