@@ -120,7 +120,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     state: AttemptState
     exit_code: int | None = None
     reason: str = ""
-    outputs: msgspec.Raw = msgspec.Raw(b"")  # a JSON object, or nothing
+    outputs: bytes = b""  # a JSON object, or nothing; not msgspec.Raw, which msgpack would splice in unframed
     started_at: float = 0.0
     ended_at: float = 0.0
 
