@@ -24,7 +24,7 @@ class Command(msgspec.Struct, frozen=True, array_like=True, gc=False):
 # -- the link itself: handshake and heartbeat (runtime/handshake.py, runtime/links.py) ----------------
 
 
-class Hello(Command):
+class Hello(Command, frozen=True):
     """First frame of the dialling side: who it is, and a nonce to prove the listener's key with."""
 
     KIND: ClassVar[int] = 1
@@ -33,7 +33,7 @@ class Hello(Command):
     nonce: bytes
 
 
-class Challenge(Command):
+class Challenge(Command, frozen=True):
     """The listener's answer: who it is, its nonce, and its proof that it holds the cluster key."""
 
     KIND: ClassVar[int] = 2
@@ -42,27 +42,27 @@ class Challenge(Command):
     proof: bytes
 
 
-class Proof(Command):
+class Proof(Command, frozen=True):
     """The dialling side's proof; after it both sides speak commands."""
 
     KIND: ClassVar[int] = 3
     proof: bytes
 
 
-class Welcome(Command):
+class Welcome(Command, frozen=True):
     """The listener has accepted the proof."""
 
     KIND: ClassVar[int] = 4
 
 
-class Ping(Command):
+class Ping(Command, frozen=True):
     """Heartbeat; `load` is running attempts for a worker, live runs for a master."""
 
     KIND: ClassVar[int] = 5
     load: int = 0
 
 
-class Pong(Command):
+class Pong(Command, frozen=True):
     """Answer to Ping."""
 
     KIND: ClassVar[int] = 6
@@ -72,8 +72,8 @@ class Pong(Command):
 # -- master to worker ---------------------------------------------------------------------------------
 
 
-class Execute(Command):
-    """Run this attempt. `spec` is a `TaskSpec` as JSON; `inputs` a JSON object of what its templates use, or nothing."""
+class Execute(Command, frozen=True):
+    """Run this attempt. `spec` is a `TaskSpec` as JSON; `inputs` a JSON object of what templates use, or nothing."""
 
     KIND: ClassVar[int] = 16
     run_id: int
@@ -85,7 +85,7 @@ class Execute(Command):
     inputs: bytes = b""
 
 
-class StartedAck(Command):
+class StartedAck(Command, frozen=True):
     """The start is known (and durable, or overtaken by a durable end): no need to say it again."""
 
     KIND: ClassVar[int] = 17
@@ -94,7 +94,7 @@ class StartedAck(Command):
     attempt: int
 
 
-class ResultAck(Command):
+class ResultAck(Command, frozen=True):
     """The result is durable: the worker may forget the attempt."""
 
     KIND: ClassVar[int] = 18
@@ -103,7 +103,7 @@ class ResultAck(Command):
     attempt: int
 
 
-class Kill(Command):
+class Kill(Command, frozen=True):
     """End this attempt: SIGTERM to its group, `grace` seconds, SIGKILL to its whole tree. Repeated until answered."""
 
     KIND: ClassVar[int] = 19
@@ -115,14 +115,14 @@ class Kill(Command):
     reason: str = ""
 
 
-class Adopt(Command):
+class Adopt(Command, frozen=True):
     """This master owns these runs (run id, epoch): report to it, and say what you hold of them."""
 
     KIND: ClassVar[int] = 20
     runs: tuple[tuple[int, int], ...]
 
 
-class Demand(Command):
+class Demand(Command, frozen=True):
     """Whether this master has tasks waiting for this worker's credit."""
 
     KIND: ClassVar[int] = 21
@@ -132,7 +132,7 @@ class Demand(Command):
 # -- worker to master ---------------------------------------------------------------------------------
 
 
-class Started(Command):
+class Started(Command, frozen=True):
     """The attempt's process runs. Repeated until StartedAck or until overtaken by the Result."""
 
     KIND: ClassVar[int] = 32
@@ -142,7 +142,7 @@ class Started(Command):
     started_at: float
 
 
-class Result(Command):
+class Result(Command, frozen=True):
     """The attempt has ended. Repeated until ResultAck."""
 
     KIND: ClassVar[int] = 33
@@ -152,7 +152,7 @@ class Result(Command):
     outcome: Outcome
 
 
-class KillAnswer(Command):
+class KillAnswer(Command, frozen=True):
     """Whether the worker knows the attempt it was told to kill; if so its Result follows when the tree is gone."""
 
     KIND: ClassVar[int] = 34
@@ -162,14 +162,14 @@ class KillAnswer(Command):
     known: bool
 
 
-class Credit(Command):
+class Credit(Command, frozen=True):
     """The most unfinished attempts this master may have at this worker, until the next Credit."""
 
     KIND: ClassVar[int] = 35
     limit: int
 
 
-class Holding(Command):
+class Holding(Command, frozen=True):
     """Answer to Adopt: the attempts (run id, task, attempt) held of the runs named there, ended ones included.
 
     Sent after any Result and Started that are repeated for them, so an attempt missing here never ran.
@@ -180,7 +180,7 @@ class Holding(Command):
     attempts: tuple[tuple[int, int, int], ...]
 
 
-class Refused(Command):
+class Refused(Command, frozen=True):
     """The worker will not run this attempt (draining, outdated epoch, unknown task type); it never started."""
 
     KIND: ClassVar[int] = 37
@@ -191,7 +191,7 @@ class Refused(Command):
     retry_here: bool = False
 
 
-class Draining(Command):
+class Draining(Command, frozen=True):
     """The worker takes nothing new and leaves when what it runs has ended."""
 
     KIND: ClassVar[int] = 38
@@ -200,7 +200,7 @@ class Draining(Command):
 # -- client to master, and the answers (same request id) ------------------------------------------------
 
 
-class Submit(Command):
+class Submit(Command, frozen=True):
     """Start a run of this workflow (canonical JSON), with values for its parameters (a JSON object)."""
 
     KIND: ClassVar[int] = 48
@@ -210,7 +210,7 @@ class Submit(Command):
     priority: Priority | None = None
 
 
-class Cancel(Command):
+class Cancel(Command, frozen=True):
     """Stop a run: a durable intent, answered when it is durable."""
 
     KIND: ClassVar[int] = 49
@@ -218,7 +218,7 @@ class Cancel(Command):
     reason: str = ""
 
 
-class Explain(Command):
+class Explain(Command, frozen=True):
     """Why do the unfinished tasks of this run not run?"""
 
     KIND: ClassVar[int] = 50
@@ -226,7 +226,7 @@ class Explain(Command):
     limit: int = 1000
 
 
-class Submitted(Command):
+class Submitted(Command, frozen=True):
     """Answer to Submit: the run is durable. `repeated` if the idempotency key was known."""
 
     KIND: ClassVar[int] = 56
@@ -234,14 +234,14 @@ class Submitted(Command):
     repeated: bool = False
 
 
-class Done(Command):
+class Done(Command, frozen=True):
     """Answer to Cancel; `changed` is False when the run had ended already."""
 
     KIND: ClassVar[int] = 57
     changed: bool = True
 
 
-class Explained(Command):
+class Explained(Command, frozen=True):
     """Answer to Explain: (task, state word, reason) for tasks that have not ended."""
 
     KIND: ClassVar[int] = 58
@@ -249,7 +249,7 @@ class Explained(Command):
     reason: str = ""
 
 
-class Failed(Command):
+class Failed(Command, frozen=True):
     """Answer to any request that could not be done. `code` is one of usage, not_found, not_owner, unavailable."""
 
     KIND: ClassVar[int] = 59
@@ -260,7 +260,7 @@ class Failed(Command):
 # -- client to worker ---------------------------------------------------------------------------------
 
 
-class LogRead(Command):
+class LogRead(Command, frozen=True):
     """Bytes of an attempt's log from `offset`; never a path. A negative offset counts from the end."""
 
     KIND: ClassVar[int] = 64
@@ -271,7 +271,7 @@ class LogRead(Command):
     limit: int = 65536
 
 
-class LogChunk(Command):
+class LogChunk(Command, frozen=True):
     """Answer to LogRead. `size` is the log's size; `ended` whether the attempt no longer writes to it."""
 
     KIND: ClassVar[int] = 65
