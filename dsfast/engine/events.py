@@ -70,6 +70,13 @@ class RunsLost:
 
 
 @dataclass(slots=True)
+class RunsEnded:
+    """Answer to a look-up: these runs (id -> last epoch) ended, or never were (epoch 0)."""
+
+    epochs: dict[int, int]
+
+
+@dataclass(slots=True)
 class AttemptStarted:
     """An attempt's process runs (told to a worker by its task type)."""
 
@@ -83,6 +90,14 @@ class AttemptEnded:
 
     key: Attempt
     outcome: Outcome
+
+
+@dataclass(slots=True)
+class AttemptRefused:
+    """This worker has no means to start the attempt at the moment (no memory, no descriptors, no disk)."""
+
+    key: Attempt
+    reason: str
 
 
 @dataclass(slots=True)
@@ -106,8 +121,10 @@ Event: TypeAlias = (
     | SessionChanged
     | Claimed
     | RunsLost
+    | RunsEnded
     | AttemptStarted
     | AttemptEnded
+    | AttemptRefused
     | Drain
     | Stop
 )

@@ -211,11 +211,12 @@ class Submit(Command, frozen=True):
 
 
 class Cancel(Command, frozen=True):
-    """Stop a run: a durable intent, answered when it is durable."""
+    """Stop a run: a durable intent, answered when it is durable. `grace` in seconds overrides the master's own."""
 
     KIND: ClassVar[int] = 49
     run_id: int
     reason: str = ""
+    grace: float | None = None
 
 
 class Explain(Command, frozen=True):

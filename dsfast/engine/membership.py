@@ -1,0 +1,157 @@
+"""What links and the registry say: workers and masters come, go and die; runs change hands.
+
+Theory of operation. A link to a worker that comes up is answered with Adopt: the runs that have attempts bound to
+it. The worker repeats what was not acknowledged, then says what it holds (reports.on_holding). The same exchange
+serves a link that was cut, a master that was restarted and a run taken over from a dead one. A link that goes down
+changes nothing by itself. That a worker is gone is said by PeerDead (its port refuses, and its guardian keeps the
+port until all tasks are dead) or by the registry together with the link (no lease and no link); then its attempts
+fail over. A master that is gone leaves its runs to the others: each claims its share by compare-and-set on owner
+and epoch, which makes claiming too early harmless, and looks once more later for what a share left behind.
+"""
+
+from __future__ import annotations
+
+from dsfast.engine import events as ev
+from dsfast.engine.core import Core
+from dsfast.engine.effects import Claim, MasterEffects
+from dsfast.engine.plan import compile_body
+from dsfast.engine.run import Live, Run
+from dsfast.engine.states import Step
+from dsfast.engine.workers import Worker
+from dsfast.model import Member
+from dsfast.rows import OwnedRun
+from dsfast.wire import commands as cmd
+
+FOLLOW_UP = ("claim",)
+GONE = "its worker is gone: no link and no lease"
+
+
+def on_link_up(core: Core, e: ev.LinkUp, fx: MasterEffects) -> None:
+    if e.peer.role != "worker":
+        return
+    worker = core.dispatcher.add_worker(e.peer)
+    worker.linked = worker.seen = True
+    worker.limit, worker.hungry, worker.draining = 0, False, False
+    core.deadlines.cancel(("absent", worker.id))
+    _adopt(core, worker, {key[0] for key in worker.live}, fx)
+
+
+def _adopt(core: Core, worker: Worker, run_ids: set[int], fx: MasterEffects) -> None:
+    """Tell a worker that we own these runs, and ask what it holds of them."""
+    for key in worker.live:
+        if key[0] in run_ids:
+            worker.adopting.setdefault(key[0], set()).add(key)
+    runs = tuple((run_id, core.runs[run_id].row.epoch) for run_id in sorted(run_ids))
+    fx.sends.append((worker.id, 0, cmd.Adopt(runs)))
+
+
+def on_link_down(core: Core, e: ev.LinkDown, fx: MasterEffects) -> None:
+    worker = core.dispatcher.workers.get(e.peer_id)
+    if worker is None:
+        return
+    worker.linked = False
+    worker.limit = 0
+    worker.adopting.clear()
+    _bury_if_gone(core, worker, fx)
+
+
+def on_peer_dead(core: Core, e: ev.PeerDead, fx: MasterEffects) -> None:
+    core.dead.add(e.peer_id)
+    worker = core.dispatcher.workers.get(e.peer_id)
+    if worker is not None:
+        _bury(core, worker, "its worker died", fx)
+    elif core.masters and e.peer_id in core.masters:
+        _claim_share(core, fx)
+
+
+def on_members(core: Core, e: ev.Members, fx: MasterEffects) -> None:
+    core.members = {member.id: member for member in e.members}
+    core.dead &= core.members.keys()
+    for worker in list(core.dispatcher.workers.values()):
+        _bury_if_gone(core, worker, fx)
+    _claim_share(core, fx)
+
+
+def _bury_if_gone(core: Core, worker: Worker, fx: MasterEffects) -> None:
+    if worker.seen and not worker.linked and worker.id not in core.members:
+        _bury(core, worker, GONE, fx)
+
+
+def on_absent(core: Core, worker_id: str, fx: MasterEffects) -> None:
+    """A worker that recorded attempts are bound to has not been seen for long enough to be sure."""
+    worker = core.dispatcher.workers.get(worker_id)
+    if worker is not None and not worker.linked and worker_id not in core.members:
+        _bury(core, worker, GONE, fx)
+
+
+def _bury(core: Core, worker: Worker, reason: str, fx: MasterEffects) -> None:
+    """Everything bound to this worker is lost with it and gets a new attempt elsewhere."""
+    worker.linked = False
+    for live in list(worker.live.values()):
+        core.settle(core.runs[live.row.run_id], live, Step.LOSE, reason, core.wall, fx)
+    core.deadlines.cancel(("absent", worker.id))
+    core.dispatcher.remove_worker(worker)
+
+
+def _claim_share(core: Core, fx: MasterEffects) -> None:
+    """When masters came or went: take our share of the runs that nobody alive owns, and later look again."""
+    alive = {member.id for member in core.members.values() if member.role == "master"} - core.dead
+    masters = frozenset(alive | {core.me.id})
+    if masters == core.masters:
+        return
+    core.masters = masters
+    fx.claim = Claim(masters, sorted(masters).index(core.me.id), len(masters))
+    core.deadlines.set(FOLLOW_UP, core.now + core.settings.absent_seconds)
+
+
+def claim_rest(core: Core, fx: MasterEffects) -> None:
+    """Look for runs without a living owner that whoever had them in its share did not take."""
+    fx.claim = fx.claim or Claim(core.masters or frozenset({core.me.id}))
+
+
+def on_claimed(core: Core, e: ev.Claimed, fx: MasterEffects) -> None:
+    """Continue runs read back from the store: adopt what may still run, open what is ready."""
+    holders: dict[str, set[int]] = {}
+    for owned in e.runs:
+        run = _restore(core, owned, fx)
+        for live in run.live.values():
+            holders.setdefault(live.row.worker or "", set()).add(run.id)
+    for worker_id, run_ids in holders.items():
+        worker = core.dispatcher.workers[worker_id]
+        if worker.id in core.dead:
+            _bury(core, worker, "its worker died", fx)
+        elif worker.linked:
+            _adopt(core, worker, run_ids & core.runs.keys(), fx)
+
+
+def _restore(core: Core, owned: OwnedRun, fx: MasterEffects) -> Run:
+    plan = core.known_plan(owned.run.digest) or compile_body(owned.body)
+    run = core.runs[owned.run.id] = Run(owned.run, core.remember(plan))
+    restored = run.restore(owned.attempts)
+    for live in restored.adopt:
+        _bind_restored(core, live)
+    if run.stopping:
+        core.halt(run, run.row.reason or "a task failed", fx)
+    for task, due in restored.open:
+        core.open_later(run, task, due - core.wall)
+    core.end_if_over(run, fx)
+    return run
+
+
+def _bind_restored(core: Core, live: Live) -> None:
+    worker_id = live.row.worker or ""
+    worker = core.dispatcher.workers.get(worker_id)
+    if worker is None:
+        name, _, boot = worker_id.rpartition("@")
+        worker = core.dispatcher.add_worker(core.members.get(worker_id) or Member("worker", name, boot))
+    worker.live[live.key] = live
+    if not worker.linked:
+        core.deadlines.set(("absent", worker.id), core.now + core.settings.absent_seconds)
+
+
+def on_runs_lost(core: Core, e: ev.RunsLost, fx: MasterEffects) -> None:
+    """Another master owns these runs: stop thinking about them at once."""
+    for run_id in e.run_ids:
+        run = core.runs.get(run_id)
+        if run is not None:
+            core.forget(run)

@@ -1,0 +1,163 @@
+"""A workflow compiled for running: names and needs become positions, equal settings become one object.
+
+A plan is immutable and shared by all runs of the same definition. What a worker needs of a task is
+encoded once, so dispatching is copying bytes; tasks that differ only in name share the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+
+from dsfast._core.dag import CycleError, Dag
+from dsfast.errors import Problem, UsageError
+from dsfast.model import OnFailure, Priority, Retry, Task, Workflow, parse_canonical
+from dsfast.templates import template_names
+from dsfast.wire.commands import TaskSpec
+
+
+class Traits(NamedTuple):
+    """What the master itself must know of a task; tasks with equal traits share one object."""
+
+    group: str
+    priority: Priority
+    retry: Retry
+    delay: float
+    enabled: bool
+
+
+@dataclass(slots=True)
+class Plan:
+    """A compiled workflow; lists are indexed by the task's position."""
+
+    name: str
+    digest: str
+    names: list[str]
+    specs: list[bytes]
+    traits: list[Traits]
+    sources: array[int]
+    targets: array[int]
+    params: dict[str, Any]
+    priority: Priority
+    on_failure: OnFailure
+    uses: dict[int, frozenset[str]] = field(default_factory=dict)  # task -> names of tasks whose outputs it reads
+    positions: dict[str, int] = field(default_factory=dict)  # name -> position, of tasks whose outputs are read
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def dag(self) -> Dag:
+        """Fresh readiness for one run."""
+        return Dag(len(self.names), self.sources, self.targets)
+
+    def merged_params(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Defaults overlaid with what the run was given. Raises UsageError for a name the workflow does not have."""
+        unknown = sorted(set(given) - set(self.params))
+        if unknown:
+            known = ", ".join(sorted(self.params)) or "none"
+            raise UsageError(
+                [Problem(f"workflow {self.name!r} has no parameter {name!r}", hint=f"it has: {known}") for name in unknown]
+            )
+        return {**self.params, **given}
+
+
+def compile_body(body: bytes) -> Plan:
+    """Compile canonical JSON. Raises UsageError when it is not a workflow."""
+    try:
+        workflow = parse_canonical(body)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise UsageError(f"not a workflow: {error}") from None
+    return compile_plan(workflow, hashlib.sha256(body).hexdigest())
+
+
+def compile_plan(workflow: Workflow, digest: str) -> Plan:
+    """Compile a workflow. Raises UsageError for an unknown need, a repeated name or a cycle, by name."""
+    tasks = workflow.tasks
+    index = {task.name: position for position, task in enumerate(tasks)}
+    if len(index) != len(tasks):
+        raise UsageError(f"workflow {workflow.name!r} has two tasks of one name: {_repeated(tasks)!r}")
+    sources, targets = _edges(tasks, index)
+    plan = Plan(
+        name=workflow.name,
+        digest=digest,
+        names=[task.name for task in tasks],
+        specs=_specs(tasks),
+        traits=_traits(tasks),
+        sources=sources,
+        targets=targets,
+        params=workflow.params,
+        priority=workflow.priority,
+        on_failure=workflow.on_failure,
+    )
+    _find_uses(plan, tasks, index)
+    _refuse_cycle(plan)
+    return plan
+
+
+def _repeated(tasks: Iterable[Task]) -> str:
+    seen: set[str] = set()
+    return next(task.name for task in tasks if task.name in seen or seen.add(task.name))  # type: ignore[func-returns-value]
+
+
+def _edges(tasks: tuple[Task, ...], index: dict[str, int]) -> tuple[array[int], array[int]]:
+    sources, targets = array("i"), array("i")
+    for position, task in enumerate(tasks):
+        for need in task.needs:
+            if need not in index:
+                raise UsageError(f"task {task.name!r} needs {need!r}, which is not in the workflow")
+            sources.append(index[need])
+            targets.append(position)
+    return sources, targets
+
+
+def _specs(tasks: Iterable[Task]) -> list[bytes]:
+    shared: dict[bytes, bytes] = {}
+    encode = msgspec.json.Encoder().encode
+    specs = []
+    for task in tasks:
+        spec = encode(TaskSpec(task.type, task.config, task.env, task.workdir, task.timeout))
+        specs.append(shared.setdefault(spec, spec))
+    return specs
+
+
+def _traits(tasks: Iterable[Task]) -> list[Traits]:
+    shared: dict[Traits, Traits] = {}
+    traits = (Traits(task.group, task.priority, task.retry, task.delay, task.enabled) for task in tasks)
+    return [shared.setdefault(each, each) for each in traits]
+
+
+def _find_uses(plan: Plan, tasks: tuple[Task, ...], index: dict[str, int]) -> None:
+    for position, task in enumerate(tasks):
+        if b"{{" not in plan.specs[position] and b"{%" not in plan.specs[position]:
+            continue
+        _, used = template_names("\n".join(_strings([msgspec.json.decode(task.config), task.env])))
+        unknown = sorted(used - set(index))
+        if unknown:
+            raise UsageError(f"task {task.name!r} uses the outputs of {unknown[0]!r}, which is not in the workflow")
+        if used:
+            plan.uses[position] = used
+            plan.positions.update((name, index[name]) for name in used)
+
+
+def _strings(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _strings(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
+
+
+def _refuse_cycle(plan: Plan) -> None:
+    try:
+        plan.dag()
+    except CycleError as error:
+        names = [plan.names[node] for node in error.cycle]
+        raise UsageError(f"the tasks need each other in a circle: {' -> '.join([*names, names[0]])}") from None

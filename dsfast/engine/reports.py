@@ -1,0 +1,129 @@
+"""What workers say to a master.
+
+What arrives late, twice, or from before a failover is recognised in one place, `Core.awaited`: an attempt that is
+not live on that worker under that number is acknowledged, so that the worker can forget it, and changes nothing.
+That a task runs is written only if it still runs START_FLUSH_SECONDS later, together with all others that do.
+"""
+
+from __future__ import annotations
+
+from dsfast.engine.core import Core
+from dsfast.engine.effects import MasterEffects
+from dsfast.engine.events import Received, RunsEnded
+from dsfast.engine.run import Live, Run
+from dsfast.engine.states import ATTEMPT_STEPS, OUTCOME_STEPS, Step, next_state
+from dsfast.engine.workers import Worker
+from dsfast.model import AttemptState
+from dsfast.wire import commands as cmd
+
+START_FLUSH_SECONDS = 0.05  # a task that ends sooner is never written as running: a third fewer rows for short tasks
+FLUSH = ("starts",)
+
+
+def on_started(core: Core, e: Received, c: cmd.Started, fx: MasterEffects) -> None:
+    key = (c.run_id, c.task, c.attempt)
+    live = core.awaited(e.peer_id, key)
+    if live is None or live.row.state is AttemptState.RUNNING:
+        fx.sends.append((e.peer_id, 0, cmd.StartedAck(*key)))
+        return
+    live.row.state = next_state(ATTEMPT_STEPS, live.row.state, Step.START, key)
+    live.row.started_at = c.started_at
+    if not core.starts:
+        core.deadlines.set(FLUSH, core.now + START_FLUSH_SECONDS)
+    core.starts[key] = (live, e.peer_id)
+
+
+def flush_starts(core: Core, fx: MasterEffects) -> None:
+    """Write down what has been running for a while, and tell its workers that we know."""
+    for key, (live, worker_id) in core.starts.items():
+        core.write_attempt(core.runs[key[0]], live, fx)
+        fx.sends.append((worker_id, 0, cmd.StartedAck(*key)))
+    core.starts.clear()
+
+
+def on_result(core: Core, e: Received, c: cmd.Result, fx: MasterEffects) -> None:
+    key = (c.run_id, c.task, c.attempt)
+    live = core.awaited(e.peer_id, key)
+    fx.sends.append((e.peer_id, 0, cmd.ResultAck(*key)))
+    if live is None:
+        core.refused_results += 1
+        return
+    row, outcome = live.row, c.outcome
+    row.started_at = outcome.started_at or row.started_at
+    row.exit_code = outcome.exit_code
+    row.outputs = bytes(outcome.outputs) or None
+    core.settle(core.runs[c.run_id], live, OUTCOME_STEPS[outcome.state], outcome.reason, outcome.ended_at, fx)
+
+
+def on_refused(core: Core, e: Received, c: cmd.Refused, fx: MasterEffects) -> None:
+    live = core.awaited(e.peer_id, (c.run_id, c.task, c.attempt))
+    if live is None:
+        return
+    run = core.runs[c.run_id]
+    live.row.reason = c.reason
+    wait = core.dispatcher.refused(run, c.task, e.peer_id, retry_here=c.retry_here)
+    core.give_back(run, live, wait, fx)
+
+
+def on_kill_answer(core: Core, e: Received, c: cmd.KillAnswer, fx: MasterEffects) -> None:
+    """A worker that does not know the attempt will never run it: our link to it carried nothing of it."""
+    live = core.awaited(e.peer_id, (c.run_id, c.task, c.attempt))
+    if live is not None and not c.known:
+        reason = live.kill_reason or "killed before it started"
+        core.settle(core.runs[c.run_id], live, Step.KILL, reason, core.wall, fx)
+
+
+def on_credit(core: Core, e: Received, c: cmd.Credit, fx: MasterEffects) -> None:
+    worker = core.dispatcher.workers.get(e.peer_id)
+    if worker is not None:
+        worker.limit = c.limit
+
+
+def on_draining(core: Core, e: Received, c: cmd.Draining, fx: MasterEffects) -> None:
+    worker = core.dispatcher.workers.get(e.peer_id)
+    if worker is not None:
+        worker.draining = True
+
+
+def on_holding(core: Core, e: Received, c: cmd.Holding, fx: MasterEffects) -> None:
+    """What we believed bound to this worker when we asked, and it does not hold, never started there."""
+    worker = core.dispatcher.workers.get(e.peer_id)
+    if worker is None:
+        return
+    held = set(c.attempts)
+    for run_id in c.runs:
+        for key in worker.adopting.pop(run_id, set()) - held:
+            live = core.awaited(worker.id, key)
+            if live is not None:
+                _never_ended(core, core.runs[run_id], live, fx)
+    for key in c.attempts:
+        _on_held(core, worker, key, fx)
+
+
+def _never_ended(core: Core, run: Run, live: Live, fx: MasterEffects) -> None:
+    if live.row.state is AttemptState.RUNNING:  # it did run there, and how it ended is lost: that number is used up
+        core.settle(run, live, Step.LOSE, "its worker no longer knows it", core.wall, fx)
+    else:
+        core.give_back(run, live, 0.0, fx)
+
+
+def _on_held(core: Core, worker: Worker, key: cmd.Attempt, fx: MasterEffects) -> None:
+    run = core.runs.get(key[0])
+    if run is None:  # not ours: perhaps another master's, perhaps it ended while the worker was away
+        core.orphans.setdefault(key[0], set()).add((worker.id, key))
+        fx.lookups.add(key[0])
+        return
+    live = run.awaits(worker.id, key)
+    if live is None:
+        fx.sends.append((worker.id, 0, cmd.Kill(*key, run.row.epoch, 0.0, "another attempt has taken its place")))
+    elif live.kill_reason is not None:
+        core.send_kill(run, live, fx)
+
+
+def on_runs_ended(core: Core, e: RunsEnded, fx: MasterEffects) -> None:
+    """Let workers forget, or kill, what they hold of runs that are over."""
+    for run_id in list(core.orphans):
+        for worker_id, key in core.orphans.pop(run_id) if run_id in e.epochs else ():
+            fx.sends.append((worker_id, 0, cmd.Kill(*key, e.epochs[run_id], 0.0, "its run has ended")))
+            fx.sends.append((worker_id, 0, cmd.ResultAck(*key)))
+    core.orphans.clear()

@@ -1,0 +1,354 @@
+"""The worker: accept, start, report until acknowledged, kill, drain. One handler for everything that can happen.
+
+Theory of operation. Whatever a master sent is held until that master (or the one that took its run over) has
+acknowledged the result: queued, running, killing or ended. A run is bound to the master that last proved the
+highest epoch for it, by dispatching or by Adopt; everything about the run is reported on that master's link, and a
+command under a lower epoch is refused: a deposed master can start and kill nothing here. Nothing is reported twice
+on one link; when a link comes up the master says Adopt, and then everything it does not know yet is said again,
+ended attempts first, and after them what is held. An attempt is answered for as long as it is held, so a repeated
+Execute starts nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import msgspec
+
+from dsfast.engine import events as ev
+from dsfast.engine.credit import Pace, Share, limits, worth_telling
+from dsfast.engine.deadlines import Deadlines
+from dsfast.engine.effects import KillOrder, WorkerEffects
+from dsfast.model import AttemptState, Member, Outcome
+from dsfast.wire import commands as cmd
+
+EPOCHS_MAX = 100_000  # runs whose highest epoch is remembered after the last attempt of them is gone
+STOPPING = "its worker is stopping"
+
+
+class Phase(Enum):
+    """Where a held attempt stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    KILLING = "killing"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class Held:
+    """An attempt this worker answers for."""
+
+    execute: cmd.Execute
+    phase: Phase = Phase.QUEUED
+    began: float = 0.0  # monotonic
+    started_at: float = 0.0  # wall; 0 until its process runs
+    told: bool = False  # Started was said on the present link
+    end_as: AttemptState = AttemptState.KILLED  # what a kill under way will be reported as
+    reason: str = ""
+    outcome: Outcome | None = None
+
+    @property
+    def key(self) -> cmd.Attempt:
+        return (self.execute.run_id, self.execute.task, self.execute.attempt)
+
+
+@dataclass(slots=True)
+class Binding:
+    """Whom a run is reported to, and how many attempts of it are held."""
+
+    master: str
+    epoch: int
+    held: int = 0
+
+
+class WorkerEngine:
+    """Decides for all attempts that masters have sent here."""
+
+    def __init__(self, me: Member) -> None:
+        self.me = me
+        self.held: dict[cmd.Attempt, Held] = {}
+        self.bindings: dict[int, Binding] = {}
+        self.masters: dict[str, Share] = {}  # linked ones
+        self.queue: deque[cmd.Attempt] = deque()
+        self.deadlines = Deadlines()
+        self.busy = 0  # slots taken
+        self.draining = False
+        self.stopping = False
+        self.refused_commands = 0  # under an outdated epoch
+        self._pace = Pace()
+        self._epochs: OrderedDict[int, int] = OrderedDict()
+        self._news: list[Held] = []  # started in this turn
+        self._now = 0.0
+
+    def step(self, events: Iterable[ev.Event], now: float) -> WorkerEffects:
+        """Take in what happened; say what must be done about it. `now` is monotonic."""
+        self._now = now
+        fx = WorkerEffects()
+        for event in events:
+            EVENTS[type(event)](self, event, fx)
+        for key in self.deadlines.due(now):
+            self._on_timeout(key, fx)  # type: ignore[arg-type]
+        self._start(fx)
+        self._tell_started(fx)
+        self._tell_credit(fx)
+        fx.wake_at = self.deadlines.earliest()
+        fx.idle = self.draining and not self.held
+        return fx
+
+    # -- what masters say -------------------------------------------------------------------------------
+
+    def _on_received(self, e: ev.Received, fx: WorkerEffects) -> None:
+        handler = COMMANDS.get(type(e.command))
+        if handler is not None:
+            handler(self, e.peer_id, e.command, fx)
+
+    def _on_execute(self, peer: str, c: cmd.Execute, fx: WorkerEffects) -> None:
+        key = (c.run_id, c.task, c.attempt)
+        if not self._admit(peer, c.run_id, c.epoch):
+            return
+        held = self.held.get(key)
+        if held is not None:
+            self._report(held, fx)
+        elif self.draining:
+            fx.sends.append((peer, 0, cmd.Refused(*key, "the worker is draining")))
+        else:
+            self.held[key] = Held(c)
+            self._bind(c.run_id, peer, c.epoch).held += 1
+            self.queue.append(key)
+
+    def _admit(self, peer: str, run_id: int, epoch: int) -> bool:
+        """Whether this epoch is the highest seen for the run; remembers it, and whom it came from."""
+        binding = self.bindings.get(run_id)
+        known = binding.epoch if binding is not None else self._epochs.get(run_id, 0)
+        if epoch < known:
+            self.refused_commands += 1
+            return False
+        if binding is not None and (epoch > binding.epoch or binding.master != peer):
+            self._bind(run_id, peer, epoch)
+        return True
+
+    def _bind(self, run_id: int, peer: str, epoch: int) -> Binding:
+        binding = self.bindings.get(run_id)
+        if binding is None:
+            binding = self.bindings[run_id] = Binding(peer, epoch)
+        binding.master, binding.epoch = peer, epoch
+        return binding
+
+    def _on_kill(self, peer: str, c: cmd.Kill, fx: WorkerEffects) -> None:
+        key = (c.run_id, c.task, c.attempt)
+        if not self._admit(peer, c.run_id, c.epoch):
+            return
+        held = self.held.get(key)
+        fx.sends.append((peer, 0, cmd.KillAnswer(*key, held is not None)))
+        if held is not None and held.phase is Phase.ENDED:
+            self._report(held, fx)
+        elif held is not None:
+            self._kill(held, c.grace, AttemptState.KILLED, c.reason, fx)
+
+    def _kill(self, held: Held, grace: float, end_as: AttemptState, reason: str, fx: WorkerEffects) -> None:
+        """End an attempt; the first reason given is the one reported."""
+        if held.phase is Phase.QUEUED:
+            self.queue.remove(held.key)
+            self._end(held, Outcome(end_as, reason=reason), fx)
+            return
+        if held.phase is Phase.RUNNING:
+            held.phase, held.end_as, held.reason = Phase.KILLING, end_as, reason
+        fx.kills.append(KillOrder(held.key, grace, held.reason))
+
+    def _on_adopt(self, peer: str, c: cmd.Adopt, fx: WorkerEffects) -> None:
+        admitted = {run_id for run_id, epoch in c.runs if self._admit(peer, run_id, epoch)}
+        mine, strays = [], []
+        for held in self.held.values():
+            binding = self.bindings[held.execute.run_id]
+            if held.execute.run_id in admitted:
+                held.told = False
+                mine.append(held)
+            elif binding.master == peer or binding.master not in self.masters:
+                strays.append(held)
+        for held in mine:
+            self._report(held, fx)
+        fx.sends.append((peer, 0, cmd.Holding(tuple(admitted), tuple(held.key for held in mine))))
+        if strays:
+            fx.sends.append((peer, 0, cmd.Holding((), tuple(held.key for held in strays))))
+
+    def _on_started_ack(self, peer: str, c: cmd.StartedAck, fx: WorkerEffects) -> None:
+        """Nothing hangs on it: a start is repeated only on a new link, and overtaken by the result."""
+
+    def _on_result_ack(self, peer: str, c: cmd.ResultAck, fx: WorkerEffects) -> None:
+        key = (c.run_id, c.task, c.attempt)
+        held = self.held.get(key)
+        if held is not None and held.phase is Phase.ENDED:
+            self._forget(held)
+
+    def _forget(self, held: Held) -> None:
+        del self.held[held.key]
+        binding = self.bindings[held.execute.run_id]
+        binding.held -= 1
+        if binding.held == 0:
+            del self.bindings[held.execute.run_id]
+            self._epochs[held.execute.run_id] = binding.epoch
+            if len(self._epochs) > EPOCHS_MAX:
+                self._epochs.popitem(last=False)
+
+    def _on_demand(self, peer: str, c: cmd.Demand, fx: WorkerEffects) -> None:
+        if peer in self.masters:
+            self.masters[peer].hungry = c.hungry
+
+    # -- what links and task types say ---------------------------------------------------------------------
+
+    def _on_link_up(self, e: ev.LinkUp, fx: WorkerEffects) -> None:
+        if e.peer.role != "master":
+            return
+        self.masters[e.peer.id] = Share()
+        if self.draining:
+            fx.sends.append((e.peer.id, 0, cmd.Draining()))
+
+    def _on_link_down(self, e: ev.LinkDown, fx: WorkerEffects) -> None:
+        self.masters.pop(e.peer_id, None)
+
+    def _on_attempt_started(self, e: ev.AttemptStarted, fx: WorkerEffects) -> None:
+        held = self.held.get(e.key)
+        if held is not None and held.phase is not Phase.ENDED:
+            held.started_at = e.wall
+            self._news.append(held)
+
+    def _tell_started(self, fx: WorkerEffects) -> None:
+        """Say what started in this turn, unless it has ended in it too."""
+        for held in self._news:
+            if held.phase is not Phase.ENDED and not held.told:
+                self._report(held, fx)
+        self._news.clear()
+
+    def _on_attempt_ended(self, e: ev.AttemptEnded, fx: WorkerEffects) -> None:
+        held = self.held.get(e.key)
+        if held is None or held.phase not in (Phase.RUNNING, Phase.KILLING):
+            return
+        self.busy -= 1
+        self._pace.add(self._now - held.began)
+        outcome = e.outcome
+        if held.phase is Phase.KILLING and outcome.state is AttemptState.KILLED:
+            outcome = msgspec.structs.replace(outcome, state=held.end_as, reason=held.reason)
+        self._end(held, outcome, fx)
+
+    def _end(self, held: Held, outcome: Outcome, fx: WorkerEffects) -> None:
+        held.phase, held.outcome = Phase.ENDED, outcome
+        self.deadlines.cancel(held.key)
+        self._report(held, fx)
+
+    def _on_attempt_refused(self, e: ev.AttemptRefused, fx: WorkerEffects) -> None:
+        held = self.held.get(e.key)
+        if held is None or held.phase is not Phase.RUNNING:
+            return
+        self.busy -= 1
+        self._send(held, cmd.Refused(*held.key, e.reason, retry_here=True), fx)
+        self._forget(held)
+
+    # -- drain and stop ---------------------------------------------------------------------------------------
+
+    def _on_drain(self, e: ev.Drain, fx: WorkerEffects) -> None:
+        if self.draining:
+            return
+        self.draining = True
+        for peer in self.masters:
+            fx.sends.append((peer, 0, cmd.Draining()))
+        while self.queue:
+            held = self.held[self.queue.popleft()]
+            self._send(held, cmd.Refused(*held.key, "the worker is draining"), fx)
+            self._forget(held)
+
+    def _on_stop(self, e: ev.Stop, fx: WorkerEffects) -> None:
+        """What runs here is lost with this worker, and uses up no retry."""
+        self._on_drain(ev.Drain(), fx)
+        self.stopping = True
+        for held in list(self.held.values()):
+            if held.phase in (Phase.RUNNING, Phase.KILLING):
+                self._kill(held, e.grace, AttemptState.FAILOVER, STOPPING, fx)
+
+    # -- decisions ----------------------------------------------------------------------------------------------
+
+    def _start(self, fx: WorkerEffects) -> None:
+        while self.queue and self.busy < self.me.slots:
+            held = self.held[self.queue.popleft()]
+            held.phase, held.began = Phase.RUNNING, self._now
+            self.busy += 1
+            fx.starts.append(held.execute)
+
+    def set_timeout(self, key: cmd.Attempt, seconds: float) -> None:
+        """Let the attempt run no longer than this from now on; said by whoever has read its spec."""
+        self.deadlines.set(key, self._now + seconds)
+
+    def _on_timeout(self, key: cmd.Attempt, fx: WorkerEffects) -> None:
+        held = self.held.get(key)
+        if held is not None and held.phase is Phase.RUNNING:
+            self._kill(held, TIMEOUT_GRACE_SECONDS, AttemptState.FAILED, "timed out", fx)
+
+    def _report(self, held: Held, fx: WorkerEffects) -> None:
+        """Say what the owner of the run must know of this attempt, if there is a link to it."""
+        if held.outcome is not None:
+            self._send(held, cmd.Result(*held.key, held.outcome), fx)
+        elif held.started_at:
+            held.told = self._send(held, cmd.Started(*held.key, held.started_at), fx)
+
+    def _send(self, held: Held, command: cmd.Command, fx: WorkerEffects) -> bool:
+        master = self.bindings[held.execute.run_id].master
+        if master in self.masters:
+            fx.sends.append((master, 0, command))
+            return True
+        return False
+
+    def _tell_credit(self, fx: WorkerEffects) -> None:
+        if not self.masters:
+            return
+        capacity = self.me.slots + self._pace.prefetch(self.me.slots)
+        if len(self.masters) > 1:
+            self._count_held()
+        for peer, limit in limits(capacity, self.masters).items():
+            share = self.masters[peer]
+            if worth_telling(share.limit, limit):
+                share.limit = limit
+                fx.sends.append((peer, 0, cmd.Credit(limit)))
+
+    def _count_held(self) -> None:
+        for share in self.masters.values():
+            share.held = 0
+        for binding in self.bindings.values():
+            if binding.master in self.masters:
+                self.masters[binding.master].held += binding.held
+
+    def sanity_check(self) -> None:
+        """Raise AssertionError if what this worker believes contradicts itself."""
+        running = sum(held.phase in (Phase.RUNNING, Phase.KILLING) for held in self.held.values())
+        assert running == self.busy <= self.me.slots, f"{running} running, {self.busy} slots taken of {self.me.slots}"
+        queued = [held.key for held in self.held.values() if held.phase is Phase.QUEUED]
+        assert sorted(queued) == sorted(self.queue), "the queue and the queued attempts differ"
+        counts: dict[int, int] = {}
+        for held in self.held.values():
+            counts[held.execute.run_id] = counts.get(held.execute.run_id, 0) + 1
+        assert counts == {run: binding.held for run, binding in self.bindings.items()}, "bindings miscount"
+
+
+TIMEOUT_GRACE_SECONDS = 5.0  # a task that has used up its time gets this long to tidy up
+
+EVENTS: dict[type, Callable[..., None]] = {
+    ev.Received: WorkerEngine._on_received,
+    ev.LinkUp: WorkerEngine._on_link_up,
+    ev.LinkDown: WorkerEngine._on_link_down,
+    ev.AttemptStarted: WorkerEngine._on_attempt_started,
+    ev.AttemptEnded: WorkerEngine._on_attempt_ended,
+    ev.AttemptRefused: WorkerEngine._on_attempt_refused,
+    ev.Drain: WorkerEngine._on_drain,
+    ev.Stop: WorkerEngine._on_stop,
+}
+
+COMMANDS: dict[type, Callable[..., None]] = {
+    cmd.Execute: WorkerEngine._on_execute,
+    cmd.ResultAck: WorkerEngine._on_result_ack,
+    cmd.StartedAck: WorkerEngine._on_started_ack,
+    cmd.Kill: WorkerEngine._on_kill,
+    cmd.Adopt: WorkerEngine._on_adopt,
+    cmd.Demand: WorkerEngine._on_demand,
+}

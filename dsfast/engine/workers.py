@@ -1,0 +1,29 @@
+"""A worker as a master sees it: who it is, whether a link to it is up, its credit, and what is bound to it."""
+
+from __future__ import annotations
+
+from dsfast.engine.run import Live
+from dsfast.model import Member
+from dsfast.wire.commands import Attempt
+
+
+class Worker:
+    """One life of a worker. `live` are the attempts bound to it, linked or not."""
+
+    __slots__ = ("adopting", "draining", "hungry", "id", "limit", "linked", "live", "member", "seen")
+
+    def __init__(self, member: Member) -> None:
+        self.id = member.id
+        self.member = member
+        self.linked = False
+        self.seen = False  # a link to it has been up at least once
+        self.draining = False
+        self.hungry = False  # whether it was last told that tasks wait for its credit
+        self.limit = 0
+        self.live: dict[Attempt, Live] = {}
+        self.adopting: dict[int, set[Attempt]] = {}  # run -> what we believed bound to it when Adopt was sent
+
+    @property
+    def free(self) -> int:
+        """How many more attempts may be sent to it now."""
+        return self.limit - len(self.live) if self.linked and not self.draining else 0
