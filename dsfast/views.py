@@ -4,7 +4,7 @@ The shapes are stable: fields are added, never renamed or removed, and every fie
 when it is not known. States are words:
 
     run      submitted running pausing paused cancelling cancelled failed succeeded
-    task     waiting queued delayed dispatched running succeeded failed killed failover skipped disabled
+    task     waiting queued delayed dispatched running killing succeeded failed killed failover skipped disabled
     attempt  queued dispatched running succeeded failed killed failover
 
 A task shows the state of its latest attempt. Without one it is `waiting` (or what its master explains),
@@ -43,7 +43,7 @@ ATTEMPT_WORDS: Mapping[AttemptState, str] = {
     AttemptState.FAILOVER: "failover",
     AttemptState.KILLED: "killed",
 }
-TASK_WORDS = ("waiting", "delayed", *dict.fromkeys(ATTEMPT_WORDS.values()), "skipped", "disabled")
+TASK_WORDS = ("waiting", "delayed", "killing", *ATTEMPT_WORDS.values(), "skipped", "disabled")
 
 Explanations = Mapping[int, tuple[str, str]]  # task -> (state word, reason), as its master says
 
@@ -112,6 +112,64 @@ class MemberView(msgspec.Struct, frozen=True):
     load: int | None
 
 
+class TaskHistory(msgspec.Struct, frozen=True):
+    """A task and every try of it, oldest first."""
+
+    task: TaskView
+    history: list[AttemptView]
+
+
+class RunPage(msgspec.Struct, frozen=True):
+    """Some runs, newest first; `next` is the `before` of the page that follows, null on the last one."""
+
+    runs: list[RunView]
+    next: str | None
+
+
+class TaskPage(msgspec.Struct, frozen=True):
+    """Some tasks of a run; `next` is the `after` of the page that follows, null on the last one."""
+
+    tasks: list[TaskView]
+    next: int | None
+
+
+class MemberPage(msgspec.Struct, frozen=True):
+    """Live daemons of one role, by id."""
+
+    members: list[MemberView]
+
+
+class Cancelled(msgspec.Struct, frozen=True):
+    """The run after a cancel; `changed` is false when it had ended already."""
+
+    changed: bool
+    run: RunView
+
+
+class ProblemView(msgspec.Struct, frozen=True):
+    """One thing wrong with a request, and where."""
+
+    message: str
+    file: str | None = None
+    line: int | None = None
+    field: str | None = None
+    hint: str | None = None
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What went wrong: `code` is stable, `message` is for people, `problems` lists every mistake found."""
+
+    code: str
+    message: str
+    problems: list[ProblemView] = []
+
+
+class ErrorView(msgspec.Struct, frozen=True):
+    """Every answer that is not a success."""
+
+    error: Fault
+
+
 def run_view(
     run: RunRow,
     *,
@@ -155,12 +213,9 @@ def task_views(
     views = []
     for position, task in enumerate(workflow.tasks):
         rows = tries.get(position, [])
-        if rows and (run.state.final or not rows[-1].state.final):
-            state, reason = ATTEMPT_WORDS[rows[-1].state], rows[-1].reason
-        else:
-            state, reason = _between_attempts(run, workflow, position, rows, position in lost)
-            if not run.state.final:
-                state, reason = (explained or {}).get(position, (state, reason))
+        settled = run.state.final or (rows and rows[-1].state is AttemptState.SUCCEEDED)
+        said = None if settled or explained is None else explained.get(position)
+        state, reason = said or _from_rows(run, workflow, position, rows, position in lost)
         views.append(_task_view(task.name, task.type, state, reason, rows, now))
     return views
 
@@ -226,23 +281,20 @@ def duration(start: float | None, end: float | None, now: float) -> float | None
     return round(max((now if end is None else end) - start, 0.0), 3)
 
 
-def _between_attempts(
+def _from_rows(
     run: RunRow, workflow: Workflow, position: int, rows: Sequence[AttemptRow], lost: bool
 ) -> tuple[str, str]:
-    """State and reason of a task that has no attempt under way."""
-    if not workflow.tasks[position].enabled:
-        return "disabled", ""
+    """State and reason of a task as far as its rows tell."""
     if rows:
         last = rows[-1]
-        retried = last.state is AttemptState.FAILED and not lost
-        return ("delayed", f"waits to be tried again: {last.reason}") if retried else (_word(last), last.reason)
+        if last.state is AttemptState.FAILED and not lost and not run.state.final:
+            return "delayed", f"waits to be tried again: {last.reason}"
+        return ATTEMPT_WORDS[last.state], last.reason
+    if not workflow.tasks[position].enabled:
+        return "disabled", ""
     if lost:
         return "skipped", "something that it needs did not succeed"
     return ("skipped", "the run ended before it") if run.state.final else ("waiting", "")
-
-
-def _word(row: AttemptRow) -> str:
-    return ATTEMPT_WORDS[row.state]
 
 
 def _lost(workflow: Workflow, tries: Mapping[int, Sequence[AttemptRow]]) -> set[int]:

@@ -109,7 +109,7 @@ def test_every_state_has_one_word() -> None:
     assert set(RUN_WORDS) == set(RunState)
     assert set(ATTEMPT_WORDS) == set(AttemptState)
     assert len(set(RUN_WORDS.values())) == len(RUN_WORDS)
-    assert len(set(TASK_WORDS)) == len(TASK_WORDS) == 11
+    assert len(set(TASK_WORDS)) == len(TASK_WORDS) == 12
 
 
 def test_a_task_shows_its_latest_attempt() -> None:
@@ -141,6 +141,10 @@ def test_the_masters_explanation_wins_for_what_has_not_ended() -> None:
     rows = [attempt(1, 1, A.FAILED)]
     views = task_views(make_run(), chain(retries=1), rows, now=0.0, explained=explained)
     assert [(view.state, view.reason) for view in views[:2]] == list(explained.values())
+    late = {1: ("running", "runs on worker w")}  # asked for before the row was read
+    assert (
+        states(task_views(make_run(), chain(), [attempt(1, 1, A.SUCCEEDED)], now=0.0, explained=late))[1] == "succeeded"
+    )
     ended = task_views(make_run(RunState.STOPPED), chain(), rows, now=0.0, explained=explained)
     assert states(ended) == ["skipped", "failed", "skipped"]
 
