@@ -14,11 +14,15 @@ from dsfast.model import Member
 
 
 class Session(Enum):
-    """How this process stands with the registry; the three are told apart by every caller."""
+    """How this process stands with the registry; the three are told apart by every caller.
+
+    CONNECTED -> SUSPENDED -> CONNECTED is a hiccup that nobody else noticed. LOST is final for what was
+    registered; the CONNECTED after it means that it has been registered anew.
+    """
 
     CONNECTED = "connected"  # what we registered is visible to others
     SUSPENDED = "suspended"  # no contact at the moment; others may or may not still see us
-    LOST = "lost"  # others have seen us leave; a rejoin is under way by itself
+    LOST = "lost"  # others have seen us leave, or may at any moment; a rejoin is under way by itself
 
 
 Watcher = Callable[[tuple[Member, ...]], None]
@@ -26,16 +30,28 @@ SessionWatcher = Callable[[Session], None]
 
 
 class Registry(Protocol):
-    """Membership. Callbacks run on the event loop that called `start`."""
+    """Membership. Callbacks run on the event loop that called `start`, never from inside a call of ours."""
 
     async def start(self, on_members: Watcher, on_session: SessionWatcher) -> None:
-        """Connect and begin to report: the full set of live members at once and after every change, sorted by id."""
+        """Connect and begin to report: the session first, then the full set of live members, sorted by id.
+
+        Both have been reported once when this returns; from then on every change is, until `stop`. Out of
+        contact the last known members stay as they were. Outages after the start heal by themselves.
+        Raises Unavailable when the registry cannot be reached, UsageError when it refuses us for good.
+        """
 
     async def join(self, member: Member) -> None:
-        """Make this member visible until `leave`, `stop` or the end of the session; rejoins by itself after LOST."""
+        """Make this member visible until `leave`, `stop` or the end of the session; rejoins by itself after LOST.
+
+        Returns once others can see it, so it waits out an outage. Joining again with the same id replaces what
+        was registered. Raises UsageError when the member is larger than MEMBER_BYTES_MAX.
+        """
 
     async def leave(self) -> None:
-        """Disappear at once (a clean shutdown); others see it without waiting for a session to end."""
+        """Disappear at once (a clean shutdown); others see it without waiting for a session to end.
+
+        During an outage it gives up after a moment, and the end of the session does the rest.
+        """
 
     async def stop(self) -> None:
-        """Leave and disconnect; no callback runs afterwards."""
+        """Leave and disconnect; no callback runs from the moment this is called."""
