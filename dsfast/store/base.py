@@ -14,12 +14,13 @@ from dsfast.rows import AttemptRow, Batch, Committed, OwnedRun, RunRow
 
 
 class Store(Protocol):
-    """A database that remembers runs. Open it with `dsfast.store.open_store(url, role)`."""
+    """A database that remembers runs. `dsfast.store.open_store(url)` makes one; then `await store.open()`."""
 
     async def open(self) -> None:
-        """Connect; refuse with a sentence when the schema is missing, older or newer, or the file is held by another master."""
+        """Connect. Raises UsageError when the schema is missing, older or newer, or another master has the file."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Finish what was begun and disconnect."""
 
     async def commit(self, batch: Batch) -> Committed:
         """Make a turn durable in one transaction.
@@ -28,13 +29,19 @@ class Store(Protocol):
         reported in `duplicates`; one whose id exists already is taken as written by an earlier try of this same
         batch), then for runs that exist: those whose (owner, epoch) no longer match are reported in `lost`; run
         and attempt rows of all others, and of the new runs not refused, are upserted whole. Durable on return.
+
+        What was submitted (workflow, digest, params, created_at, idempotency_key) is written once, with the new
+        run; later rows of that run change the rest. A row may give the run away (`owner` None at its end, or
+        another member): applying that batch again finds its own work and reports nothing as lost. The batch is
+        copied before the first await. After `Unavailable` the outcome is unknown: commit the same batch again.
         """
 
     async def claim(self, owner: str, alive: Collection[str], share: Callable[[int], bool]) -> list[OwnedRun]:
         """Take over unfinished runs whose owner is not in `alive` and whose id satisfies `share`.
 
         Each is taken by compare-and-set on (owner, epoch), epoch growing by one; returns what was taken, with
-        definition and attempts, oldest run first.
+        definition and attempts, oldest run first. After `Unavailable`, claim again: runs that were taken without
+        the answer getting through are among those returned.
         """
 
     async def owned(self, owner: str) -> list[int]:

@@ -1,0 +1,22 @@
+"""The one place that knows which URL is which store; a database's driver is imported only when it is used."""
+
+from __future__ import annotations
+
+from dsfast.errors import UsageError
+from dsfast.store.base import Store
+
+
+def open_store(url: str, *, create: bool = False, exclusive: bool = True) -> Store:
+    """The store behind `sqlite:///absolute/path.db` or `postgresql://user:password@host/database`, not yet opened.
+
+    `create` makes the tables where there are none. `exclusive` is for masters; the api role opens without it and
+    can only read. Raises UsageError for any other URL.
+    """
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        from dsfast.store.sqlite import SqliteStore
+
+        return SqliteStore(url, create=create, exclusive=exclusive)
+    raise UsageError(
+        f"no store is known for {scheme!r}: write sqlite:///absolute/path.db or postgresql://user:password@host/name"
+    )
