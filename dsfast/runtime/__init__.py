@@ -1,0 +1,1 @@
+"""The daemons: sockets, processes, membership and turns around the engines."""
