@@ -51,6 +51,7 @@ class Core:
         self.members: dict[str, Member] = {}
         self.dead: set[str] = set()  # members the registry still lists though their process is gone
         self.masters: frozenset[str] | None = None
+        self.registered = True  # others see us; if they do not, new runs wait and running ones go on
         self.starts: dict[cmd.Attempt, tuple[Live, str]] = {}  # running, but not written down yet
         self.orphans: dict[int, set[tuple[str, cmd.Attempt]]] = {}  # held by workers, of runs that are not ours
         self.refused_results = 0  # late, repeated or outdated results that changed nothing
@@ -233,10 +234,13 @@ class Core:
 
     def sanity_check(self) -> None:
         """Raise AssertionError if the invariants above do not hold."""
-        bound = {live.key: live.row.worker for run in self.runs.values() for live in run.live.values() if live.row.worker}
+        bound = {
+            live.key: live.row.worker for run in self.runs.values() for live in run.live.values() if live.row.worker
+        }
         held = {key: worker.id for worker in self.dispatcher.workers.values() for key in worker.live}
         assert bound == held, f"attempts and workers disagree: {bound.items() ^ held.items()}"
         for run in self.runs.values():
-            assert not run.row.state.final and run.row.owner == self.me.id, f"run {run.id} is not ours to keep"
+            assert run.row.owner == self.me.id, f"run {run.id} is not ours"
+            assert not run.row.state.final, f"run {run.id} has ended and is still here"
             assert not (run.stopping and run.delayed), f"run {run.id} is stopping and has delayed tasks"
             assert not run.over, f"run {run.id} is over and still here"

@@ -55,4 +55,4 @@ def limits(capacity: int, masters: Mapping[str, Share]) -> dict[str, int]:
 
 def worth_telling(old: int, new: int) -> bool:
     """Whether a changed limit is worth a frame: any growth by a quarter, any cut by a quarter."""
-    return new > old and 4 * new >= 5 * old or new < old and 4 * new <= 3 * old
+    return (new > old and 4 * new >= 5 * old) or (new < old and 4 * new <= 3 * old)

@@ -15,7 +15,7 @@ class Deadlines:
     __slots__ = ("_heap",)
 
     def __init__(self) -> None:
-        self._heap = PriorityQueue()
+        self._heap: PriorityQueue[Hashable] = PriorityQueue()
 
     def __len__(self) -> int:
         return len(self._heap)

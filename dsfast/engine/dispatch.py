@@ -140,7 +140,7 @@ class Dispatcher:
             return 0.0
         refusals.counts.clear()
         refusals.rounds += 1
-        return min(BACKOFF_SECONDS * 2 ** (refusals.rounds - 1), BACKOFF_SECONDS_MAX)
+        return float(min(BACKOFF_SECONDS * 2 ** (refusals.rounds - 1), BACKOFF_SECONDS_MAX))
 
     def accepted(self, run_id: int, task: int) -> None:
         """The task runs: what was refused before no longer matters."""

@@ -78,10 +78,11 @@ class RunsEnded:
 
 @dataclass(slots=True)
 class AttemptStarted:
-    """An attempt's process runs (told to a worker by its task type)."""
+    """An attempt's process runs (told to a worker by its task type); it may run for `timeout` seconds."""
 
     key: Attempt
     wall: float
+    timeout: float | None = None
 
 
 @dataclass(slots=True)
@@ -106,6 +107,11 @@ class Drain:
 
 
 @dataclass(slots=True)
+class Tick:
+    """Nothing happened but time: take a turn."""
+
+
+@dataclass(slots=True)
 class Stop:
     """Kill what runs (worker) within `grace` seconds."""
 
@@ -127,4 +133,5 @@ Event: TypeAlias = (
     | AttemptRefused
     | Drain
     | Stop
+    | Tick
 )

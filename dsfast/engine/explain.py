@@ -42,7 +42,7 @@ def _why_live(live: Live, dispatcher: Dispatcher) -> tuple[str, str]:
     worker = dispatcher.workers[live.row.worker or ""]
     if not worker.linked:
         state = "running" if live.row.state is AttemptState.RUNNING else "dispatched"
-        return state, f"worker {worker.member.name} is out of reach; the task is replaced once the worker is known to be gone"
+        return state, f"worker {worker.member.name} is out of reach; once it is known to be gone the task is replaced"
     if live.kill_reason is not None:
         return "killing", f"being killed on worker {worker.member.name}: {live.kill_reason}"
     if live.row.state is AttemptState.RUNNING:

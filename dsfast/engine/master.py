@@ -69,10 +69,6 @@ def _on_due(core: Core, key: object, fx: MasterEffects) -> None:
             membership.claim_rest(core, fx)
 
 
-def _ignore(core: Core, e: object, fx: MasterEffects) -> None:
-    """Session changes concern the runtime alone: they pause what it feeds in, not what is decided."""
-
-
 EVENTS: dict[type, Callable[..., None]] = {
     ev.Received: _on_received,
     ev.LinkUp: membership.on_link_up,
@@ -82,7 +78,8 @@ EVENTS: dict[type, Callable[..., None]] = {
     ev.Claimed: membership.on_claimed,
     ev.RunsLost: membership.on_runs_lost,
     ev.RunsEnded: reports.on_runs_ended,
-    ev.SessionChanged: _ignore,
+    ev.SessionChanged: membership.on_session,
+    ev.Tick: lambda core, e, fx: None,
 }
 
 COMMANDS: dict[type, Callable[..., None]] = {

@@ -72,6 +72,11 @@ def on_members(core: Core, e: ev.Members, fx: MasterEffects) -> None:
     _claim_share(core, fx)
 
 
+def on_session(core: Core, e: ev.SessionChanged, fx: MasterEffects) -> None:
+    """A lost session pauses new runs; it kills nothing."""
+    core.registered = e.state != "lost"
+
+
 def _bury_if_gone(core: Core, worker: Worker, fx: MasterEffects) -> None:
     if worker.seen and not worker.linked and worker.id not in core.members:
         _bury(core, worker, GONE, fx)

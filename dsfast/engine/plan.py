@@ -59,10 +59,9 @@ class Plan:
         """Defaults overlaid with what the run was given. Raises UsageError for a name the workflow does not have."""
         unknown = sorted(set(given) - set(self.params))
         if unknown:
-            known = ", ".join(sorted(self.params)) or "none"
-            raise UsageError(
-                [Problem(f"workflow {self.name!r} has no parameter {name!r}", hint=f"it has: {known}") for name in unknown]
-            )
+            hint = f"it has: {', '.join(sorted(self.params)) or 'none'}"
+            message = f"workflow {self.name!r} has no parameter"
+            raise UsageError([Problem(f"{message} {name!r}", hint=hint) for name in unknown])
         return {**self.params, **given}
 
 

@@ -25,8 +25,8 @@ class ReadyQueue:
     __slots__ = ("_count", "_runs", "_tasks")
 
     def __init__(self) -> None:
-        self._runs = PriorityQueue()
-        self._tasks: dict[int, PriorityQueue] = {}
+        self._runs: PriorityQueue[int] = PriorityQueue()
+        self._tasks: dict[int, PriorityQueue[int]] = {}
         self._count = 0
 
     def __len__(self) -> int:

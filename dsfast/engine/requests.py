@@ -1,4 +1,4 @@
-"""What clients ask of a master: submit, cancel, explain. Every request is answered, after what it promises is durable."""
+"""What clients ask of a master: submit, cancel, explain; answered once what the answer promises is durable."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ from dsfast.wire import commands as cmd
 
 def on_submit(core: Core, e: Received, c: cmd.Submit, fx: MasterEffects) -> None:
     """A new run: its rows, its first tasks, and an answer that leaves once all of it is durable."""
+    if not core.registered:
+        sentence = f"master {core.me.name} has lost its registry session and takes no new runs until it is back"
+        fx.sends.append((e.peer_id, e.request_id, cmd.Failed("unavailable", sentence)))
+        return
     try:
         run = _new_run(core, c, fx)
     except UsageError as error:
@@ -70,7 +74,7 @@ def on_cancel(core: Core, e: Received, c: cmd.Cancel, fx: MasterEffects) -> None
     if run is None:
         fx.sends.append((e.peer_id, e.request_id, _not_owner(core)))
         return
-    fx.sends.append((e.peer_id, e.request_id, cmd.Done()))
+    fx.sends.append((e.peer_id, e.request_id, cmd.Done(run.id)))
     core.cancel(run, c.reason, c.grace, fx)
 
 

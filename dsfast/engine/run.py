@@ -153,9 +153,7 @@ class Run:
 
     def _inputs_with_outputs(self, task: int) -> bytes:
         params: dict[str, Any] = self.plan.merged_params(msgspec.json.decode(self.row.params))
-        tasks = {
-            name: msgspec.Raw(self.outputs.get(self.plan.positions[name], b"{}")) for name in self.plan.uses[task]
-        }
+        tasks = {name: msgspec.Raw(self.outputs.get(self.plan.positions[name], b"{}")) for name in self.plan.uses[task]}
         return msgspec.json.encode({"params": params, "tasks": tasks})
 
     def restore(self, rows: Iterable[AttemptRow]) -> Restored:

@@ -26,6 +26,7 @@ from dsfast.model import AttemptState, Member, Outcome
 from dsfast.wire import commands as cmd
 
 EPOCHS_MAX = 100_000  # runs whose highest epoch is remembered after the last attempt of them is gone
+TIMEOUT_GRACE_SECONDS = 5.0  # a task that has used up its time gets this long to tidy up
 STOPPING = "its worker is stopping"
 
 
@@ -215,6 +216,8 @@ class WorkerEngine:
         if held is not None and held.phase is not Phase.ENDED:
             held.started_at = e.wall
             self._news.append(held)
+            if e.timeout is not None:
+                self.deadlines.set(held.key, self._now + e.timeout)
 
     def _tell_started(self, fx: WorkerEffects) -> None:
         """Say what started in this turn, unless it has ended in it too."""
@@ -277,10 +280,6 @@ class WorkerEngine:
             self.busy += 1
             fx.starts.append(held.execute)
 
-    def set_timeout(self, key: cmd.Attempt, seconds: float) -> None:
-        """Let the attempt run no longer than this from now on; said by whoever has read its spec."""
-        self.deadlines.set(key, self._now + seconds)
-
     def _on_timeout(self, key: cmd.Attempt, fx: WorkerEffects) -> None:
         held = self.held.get(key)
         if held is not None and held.phase is Phase.RUNNING:
@@ -331,8 +330,6 @@ class WorkerEngine:
         assert counts == {run: binding.held for run, binding in self.bindings.items()}, "bindings miscount"
 
 
-TIMEOUT_GRACE_SECONDS = 5.0  # a task that has used up its time gets this long to tidy up
-
 EVENTS: dict[type, Callable[..., None]] = {
     ev.Received: WorkerEngine._on_received,
     ev.LinkUp: WorkerEngine._on_link_up,
@@ -342,6 +339,7 @@ EVENTS: dict[type, Callable[..., None]] = {
     ev.AttemptRefused: WorkerEngine._on_attempt_refused,
     ev.Drain: WorkerEngine._on_drain,
     ev.Stop: WorkerEngine._on_stop,
+    ev.Tick: lambda engine, e, fx: None,
 }
 
 COMMANDS: dict[type, Callable[..., None]] = {

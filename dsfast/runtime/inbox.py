@@ -47,7 +47,7 @@ class Inbox:
             await asyncio.sleep(0)
         else:
             await self._wait(until)
-        return self._take()
+        return self.take()
 
     async def _wait(self, until: float | None) -> None:
         loop = asyncio.get_running_loop()
@@ -64,7 +64,8 @@ class Inbox:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _take(self) -> list[Event]:
+    def take(self) -> list[Event]:
+        """What is there now, without waiting; at most `batch_events_max`."""
         events, limit = self._events, self._batch_events_max
         self._events = events[limit:] if len(events) > limit else []
         return events[:limit] if len(events) > limit else events

@@ -1,4 +1,8 @@
-"""The lock that gives one SQLite database to one master: flock on a file beside it, held while the process lives."""
+"""The lock that gives one SQLite database to one master: flock on a file beside it, held while the process lives.
+
+Processes of `dsfast run` share it instead: each owns only its own runs, so they may write side by side, but not
+beside a master that would take over what looks ownerless to it.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,9 @@ from dsfast.errors import UsageError
 class FileLock:
     """`<database>.lock`. The kernel releases it when the process ends, however it ends; the file itself stays."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, *, shared: bool = False) -> None:
         self._database = database
+        self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._path = Path(f"{database}.lock")
         self._fd: int | None = None
 
@@ -22,7 +27,7 @@ class FileLock:
         """Take the lock and note who holds it. Raises UsageError naming the process that has it, or OSError."""
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, self._kind | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
             os.close(fd)

@@ -36,13 +36,16 @@ T = TypeVar("T")
 
 
 class SqliteStore(Reads):
-    """`Store` in one file. `exclusive` is a master, the only writer; without it the store only answers questions."""
+    """`Store` in one file. `exclusive` is a master, the only writer; `shared` is one of several `dsfast run`s.
 
-    def __init__(self, url: str, *, create: bool = False, exclusive: bool = True) -> None:
-        assert exclusive or not create, "a reader does not create databases"
+    Without either the store only answers questions.
+    """
+
+    def __init__(self, url: str, *, create: bool = False, exclusive: bool = True, shared: bool = False) -> None:
+        assert exclusive or shared or not create, "a reader does not create databases"
         self._path = database_path(url)
         self._create = create
-        self._lock = FileLock(self._path) if exclusive else None
+        self._lock = FileLock(self._path, shared=shared) if exclusive or shared else None
         self._writer: DedicatedThread | None = None
         self._connection: sqlite3.Connection | None = None
         self._reader: DedicatedThread | None = None  # started by the first question

@@ -14,9 +14,14 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from dsfast.errors import Unavailable
 from dsfast.model import Outcome
 
 Done = Callable[[Outcome], None]
+
+
+class StartFailed(Unavailable):
+    """This machine is short of something (files, memory, processes, disk): nothing was started, try again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,13 @@ class TaskType(Protocol):
     Config: ClassVar[type[msgspec.Struct]]  # its settings; fields, types and defaults are checked from this
     templated: ClassVar[tuple[str, ...]]  # fields of Config in which {{ }} is filled in
     quote: ClassVar[Callable[[str], str] | None]  # how a filled-in value is made safe in those fields
+    light: ClassVar[bool]  # whether it uses no log, directory, environment or template; then none is made for it
 
     def check(self, config: Any) -> Iterable[tuple[str, str]]:
         """Problems beyond types, as (field, sentence); pure, runs where workflows are validated."""
 
-    def start(self, job: Job, done: Done) -> Execution: ...
+    def start(self, job: Job, done: Done) -> Execution:
+        """Start it. What is the task's own fault is reported by `done`; raises StartFailed for a shortage of ours."""
 
     def close(self) -> None:
         """End what is kept warm; called when the worker stops, after every attempt has ended."""

@@ -1,0 +1,160 @@
+"""Starts and ends attempts on a worker, by their task types.
+
+What differs from attempt to attempt is made here: its log, its working directory, its environment, its templates
+filled in. Whatever goes wrong in making them is the attempt's failure with a sentence, except a shortage of this
+machine's own (StartFailed), which gives the attempt back unstarted. A type that touches no files (`light`) gets none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dsfast.engine import events as ev
+from dsfast.errors import UsageError
+from dsfast.ids import run_text
+from dsfast.log import log_event
+from dsfast.model import AttemptState, Outcome
+from dsfast.runtime.logs import LogDir
+from dsfast.tasks.base import Execution, Job, StartFailed, TaskType
+from dsfast.tasks.environment import build_env
+from dsfast.tasks.templates import fill
+from dsfast.tasks.types import task_type
+from dsfast.wire.commands import Attempt, Execute, TaskSpec
+
+SPECS_MAX = 4096  # decoded specs kept: equal tasks of a fan-out share one
+NO_PATH = Path()
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorSettings:
+    """Where attempts leave their traces, and what they may see of this machine."""
+
+    work_dir: Path
+    log_bytes_max: int
+    env_allow: tuple[str, ...]
+    environ: dict[str, str]
+
+
+class Executor:
+    """The attempts that run in this worker."""
+
+    def __init__(
+        self, settings: ExecutorSettings, logs: LogDir, put: Callable[[ev.Event], None], log: logging.Logger
+    ) -> None:
+        self.settings = settings
+        self.logs = logs
+        self._put = put
+        self._log = log
+        self._running: dict[Attempt, Execution] = {}
+        self._ended_early: set[Attempt] = set()
+        self._used: dict[str, TaskType] = {}
+
+    def start(self, execute: Execute) -> None:
+        """Start an attempt; its events follow. Never raises for what the attempt or this machine did wrong."""
+        key = (execute.run_id, execute.task, execute.attempt)
+        try:
+            self._start(key, execute)
+        except StartFailed as error:
+            log_event(self._log, "start_refused", level=logging.WARNING, task=execute.name, error=str(error))
+            self._put(ev.AttemptRefused(key, str(error)))
+        except UsageError as error:
+            self._fail(key, str(error))
+        except OSError as error:
+            self._fail(key, f"cannot prepare the attempt: {error.strerror}: {error.filename}")
+
+    def _start(self, key: Attempt, execute: Execute) -> None:
+        kind, spec, config = decode_spec(execute.spec)
+        self._used[kind.name] = kind
+        inputs = msgspec.json.decode(execute.inputs) if execute.inputs else {}
+        if kind.light:
+            job = Job(*key, execute.name, config, {}, NO_PATH, NO_PATH, NO_PATH, 0, inputs.get("params", {}))
+        else:
+            job = self._job(key, execute, kind, spec, config, inputs)
+        self._run(key, kind, job, spec.timeout)
+
+    def _run(self, key: Attempt, kind: TaskType, job: Job, timeout: float | None) -> None:
+        ended = False
+
+        def done(outcome: Outcome) -> None:
+            nonlocal ended
+            ended = True
+            self._running.pop(key, None)
+            self._tidy(job)
+            self._put(ev.AttemptEnded(key, outcome))
+
+        execution = kind.start(job, done)
+        if not ended:
+            self._running[key] = execution
+            self._put(ev.AttemptStarted(key, time.time(), timeout))
+
+    def _job(
+        self, key: Attempt, execute: Execute, kind: TaskType, spec: TaskSpec, config: Any, inputs: dict[str, Any]
+    ) -> Job:
+        run_id, task, attempt = key
+        context = {
+            "params": inputs.get("params", {}),
+            "tasks": inputs.get("tasks", {}),
+            "run": {"id": run_text(run_id)},
+            "task": {"name": execute.name, "attempt": attempt},
+        }
+        config, declared = fill(kind, config, spec.env, context)
+        private = self.settings.work_dir / f"{run_text(run_id)}.{task}.{attempt}"
+        private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        output = private / "output"
+        env = build_env(
+            self.settings.environ,
+            self.settings.env_allow,
+            declared,
+            run_id=run_id,
+            task=task,
+            attempt=attempt,
+            name=execute.name,
+            output=output,
+            params=context["params"],
+        )
+        workdir = Path(spec.workdir) if spec.workdir else private
+        log = self.logs.create(key)
+        return Job(
+            *key, execute.name, config, env, workdir, log, output, self.settings.log_bytes_max, context["params"]
+        )
+
+    def _tidy(self, job: Job) -> None:
+        """Remove the attempt's private directory, off the loop if there is much in it."""
+        if job.output is not NO_PATH:
+            asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, job.output.parent, True)
+
+    def _fail(self, key: Attempt, reason: str) -> None:
+        now = time.time()
+        self._put(ev.AttemptEnded(key, Outcome(AttemptState.FAILED, None, reason, started_at=now, ended_at=now)))
+
+    def kill(self, key: Attempt, grace: float, reason: str) -> None:
+        """End an attempt, if it still runs; its end follows as an event."""
+        execution = self._running.get(key)
+        if execution is not None:
+            execution.kill(grace, reason)
+
+    def close(self) -> None:
+        """Let go of what task types keep warm."""
+        for kind in self._used.values():
+            kind.close()
+
+
+@lru_cache(maxsize=SPECS_MAX)
+def decode_spec(body: bytes) -> tuple[TaskType, TaskSpec, Any]:
+    """A spec as its type, itself and the type's config. Raises UsageError if this worker cannot run it."""
+    try:
+        spec = msgspec.json.decode(body, type=TaskSpec)
+        kind = task_type(spec.type)
+        return kind, spec, msgspec.json.decode(spec.config, type=kind.Config)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise UsageError(f"this worker cannot read the task's settings: {error}") from None

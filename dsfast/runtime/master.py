@@ -1,0 +1,194 @@
+"""A master's process: its engine between links, store and registry.
+
+Theory of operation. `serve` is the only task that touches the engine. The order of its lines is the durability
+contract: step, commit, send. A commit that the database cannot take is repeated with the same rows until it can
+(rows are whole, so repeating is harmless) or until the process is told to stop; meanwhile nothing is decided and
+nothing leaves, and heartbeats go on below. Claims and look-ups read the store beside the loop and come back as
+events. An assertion that fails in the engine ends the process: its runs are continued by another master, or by
+the next life of this one, from what is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+
+from dsfast.engine import events as ev
+from dsfast.engine.effects import Claim, MasterEffects
+from dsfast.engine.master import MasterEngine
+from dsfast.errors import Unavailable
+from dsfast.ids import run_text
+from dsfast.log import log_event
+from dsfast.model import Member
+from dsfast.registry.base import Registry, Session
+from dsfast.rows import Batch, Committed, OwnedRun
+from dsfast.runtime.backoff import Backoff
+from dsfast.runtime.inbox import Inbox
+from dsfast.runtime.links import Links
+from dsfast.runtime.turns import amend
+from dsfast.store.base import Store
+from dsfast.wire.commands import Command
+
+COMMIT_RETRY_SECONDS = 0.05  # first wait after a commit failed; doubles
+COMMIT_RETRY_SECONDS_MAX = 2.0  # so that dispatch resumes within two seconds of the database's return
+
+
+class Master:
+    """One master, wired. `turn_done` is for whoever watches from the same process; one `alone` claims no runs."""
+
+    def __init__(
+        self,
+        engine: MasterEngine,
+        store: Store,
+        registry: Registry,
+        links: Links,
+        inbox: Inbox,
+        log: logging.Logger,
+        *,
+        alone: bool = False,
+    ) -> None:
+        self.engine = engine
+        self.store = store
+        self.registry = registry
+        self.links = links
+        self.inbox = inbox
+        self.log = log
+        self.turn_done = asyncio.Event()
+        self.local: Callable[[int, Command], None] | None = None  # answers to who asked from this process
+        self._alone = alone
+        self._me = engine.core.me
+        self._stopping = False
+        self._beside: set[asyncio.Task[None]] = set()
+        self._claiming: asyncio.Task[None] | None = None
+        self._next_claim: Claim | None = None
+
+    async def serve(self) -> None:
+        """Take turns until `stop`; ends with the error if the engine or a claim fails."""
+        loop = asyncio.get_running_loop()
+        wake_at: float | None = None
+        while not self._stopping:
+            events = await self.inbox.batch(wake_at)
+            fx = self.engine.step(events, loop.time(), time.time())
+            await self._perform(fx)
+            wake_at = fx.wake_at
+            self._raise_failure()
+
+    async def _perform(self, fx: MasterEffects) -> None:
+        if fx.batch:
+            gone = amend(fx, await self._commit(fx.batch))
+            if gone:
+                self.inbox.put(ev.RunsLost(gone))
+                log_event(self.log, "runs_lost", level=logging.WARNING, runs=",".join(map(run_text, gone)))
+        for peer, request_id, command in fx.sends:
+            if not self.links.send(peer, command, request_id) and self.local is not None and request_id:
+                self.local(request_id, command)
+        self.links.flush()
+        self._log_runs(fx)
+        if fx.claim is not None and not self._alone:
+            self._request_claim(fx.claim)
+        if fx.lookups:
+            self._spawn(self._look_up(fx.lookups))
+        self.turn_done.set()
+
+    async def _commit(self, batch: Batch) -> Committed:
+        backoff = Backoff(COMMIT_RETRY_SECONDS, COMMIT_RETRY_SECONDS_MAX)
+        while True:
+            try:
+                return await self.store.commit(batch)
+            except Unavailable as error:
+                log_event(self.log, "store_unavailable", level=logging.ERROR, error=str(error))
+                if self._stopping:
+                    raise
+                await backoff.wait()
+
+    def _log_runs(self, fx: MasterEffects) -> None:
+        for row in fx.batch.new_runs:
+            log_event(self.log, "run_accepted", run=run_text(row.id), workflow=row.workflow, tasks=row.tasks)
+        for run_id in fx.ended:
+            row = fx.batch.runs[run_id]
+            seconds = round((row.ended_at or 0.0) - row.created_at, 3)
+            log_event(self.log, "run_ended", run=run_text(run_id), state=row.state.name.lower(), seconds=seconds)
+
+    # -- beside the loop ----------------------------------------------------------------------------------
+
+    def _request_claim(self, claim: Claim) -> None:
+        """Claim after the claim under way, if there is one: never cut one short, what it took would be forgotten."""
+        self._next_claim = claim
+        if self._claiming is None or self._claiming.done():
+            self._claiming = self._spawn(self._claim())
+
+    async def _claim(self) -> None:
+        while (claim := self._next_claim) is not None:
+            self._next_claim = None
+            runs = await self._take_over(claim)
+            if runs:
+                log_event(self.log, "runs_claimed", count=len(runs))
+                self.inbox.put(ev.Claimed(runs))
+
+    async def _take_over(self, claim: Claim) -> list[OwnedRun]:
+        backoff = Backoff(COMMIT_RETRY_SECONDS, COMMIT_RETRY_SECONDS_MAX)
+        alive, mine = claim.alive, self.engine.core.runs
+        while True:
+            try:
+                return await self.store.claim(self._me.id, alive, lambda key: key not in mine and claim.share(key))
+            except Unavailable as error:
+                log_event(self.log, "claim_delayed", level=logging.ERROR, error=str(error))
+            alive -= {self._me.id}  # the failed try may have taken runs without our learning of it
+            await backoff.wait()
+
+    async def _look_up(self, run_ids: set[int]) -> None:
+        ended: dict[int, int] = {}
+        for run_id in run_ids:
+            try:
+                row = await self.store.run(run_id)
+            except Unavailable:
+                return  # the worker says again what it holds on its next link
+            if row is None or row.state.final:
+                ended[run_id] = 0 if row is None else row.epoch
+        self.inbox.put(ev.RunsEnded(ended))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._beside.add(task)
+        task.add_done_callback(lambda _: self.inbox.put(ev.Tick()))
+        return task
+
+    def _raise_failure(self) -> None:
+        for task in [task for task in self._beside if task.done()]:
+            self._beside.remove(task)
+            if not task.cancelled():
+                task.result()
+
+    # -- members -------------------------------------------------------------------------------------------
+
+    def on_members(self, members: tuple[Member, ...]) -> None:
+        """Keep a link to every worker, and to the masters with a greater id (they have one to us)."""
+        for member in members:
+            if member.role == "worker" or (member.role == "master" and member.id > self._me.id):
+                self.links.dial(member)
+        self.inbox.put(ev.Members(members))
+
+    def on_session(self, session: Session) -> None:
+        log_event(self.log, "registry_session", state=session.value)
+        self.inbox.put(ev.SessionChanged(session.value))
+
+    async def start(self) -> None:
+        """Join the cluster and learn who is in it."""
+        await self.registry.start(self.on_members, self.on_session)
+        await self.registry.join(self._me)
+
+    def stop(self) -> None:
+        """Let `serve` end after the turn under way."""
+        self._stopping = True
+        self.inbox.put(ev.Tick())
+
+    async def close(self) -> None:
+        """Leave, so that others take over at once, and let go of everything."""
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        await self.registry.stop()
+        await self.links.close()
+        await self.store.close()

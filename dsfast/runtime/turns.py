@@ -1,0 +1,32 @@
+"""What a commit has to say about the turn it belongs to, before anything of the turn leaves.
+
+Both are rare. A run that another master owns by now: nothing was written for it, so nothing may be said of it.
+A submit whose idempotency key is known: the run that was made for it does not exist, the answer names the other.
+"""
+
+from __future__ import annotations
+
+from dsfast.engine.effects import MasterEffects, Send
+from dsfast.rows import Committed
+from dsfast.wire import commands as cmd
+
+
+def amend(fx: MasterEffects, committed: Committed) -> frozenset[int]:
+    """Take out of the turn what was not written; the runs that the engine must forget."""
+    gone = committed.lost | committed.duplicates.keys()
+    if gone:
+        fx.sends = [kept for send in fx.sends if (kept := _kept(send, committed, gone)) is not None]
+        fx.ended = [run_id for run_id in fx.ended if run_id not in gone]
+    return frozenset(gone)
+
+
+def _kept(send: Send, committed: Committed, gone: frozenset[int]) -> Send | None:
+    peer, request_id, command = send
+    run_id = getattr(command, "run_id", None)
+    if run_id not in gone:
+        return send
+    if isinstance(command, cmd.Submitted):
+        return peer, request_id, cmd.Submitted(committed.duplicates.get(run_id, run_id), repeated=True)
+    if request_id:
+        return peer, request_id, cmd.Failed("not_owner", "another master owns this run by now")
+    return None

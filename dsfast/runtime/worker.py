@@ -1,0 +1,155 @@
+"""A worker's process: its engine between links, registry and the attempts it runs.
+
+Theory of operation. `serve` is the only task that touches the engine. A turn's kills and starts are done first,
+then its sends; an attempt that ends while it is being started (a noop) is taken in before anything is sent, so a
+burst of short tasks costs one write and not one each. Logs are read by id, straight from the files, without the
+engine. Told to stop, the worker drains: it takes nothing new, lets running attempts end for `drain_seconds`, then
+ends them as lost with it; it leaves once every result is acknowledged, or no master has been there to take it for
+FAREWELL_SECONDS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from dsfast.engine import events as ev
+from dsfast.engine.effects import WorkerEffects
+from dsfast.engine.worker import Phase, WorkerEngine
+from dsfast.errors import NotFound
+from dsfast.log import log_event
+from dsfast.model import Member
+from dsfast.registry.base import Registry, Session
+from dsfast.runtime.executor import Executor
+from dsfast.runtime.inbox import Inbox
+from dsfast.runtime.links import Links
+from dsfast.wire import commands as cmd
+
+ROUNDS_MAX = 256  # turns taken in a row for attempts that ended while starting, before sockets are looked at again
+FAREWELL_SECONDS = 5.0  # for unacknowledged results once nothing runs: a master's commit, with margin
+
+
+class Worker:
+    """One worker, wired."""
+
+    def __init__(
+        self,
+        engine: WorkerEngine,
+        executor: Executor,
+        registry: Registry,
+        links: Links,
+        inbox: Inbox,
+        log: logging.Logger,
+    ) -> None:
+        self.engine = engine
+        self.executor = executor
+        self.registry = registry
+        self.links = links
+        self.inbox = inbox
+        self.log = log
+        self._stop_asked = 0
+        self._stop_at: float | None = None
+        self._idle = False
+
+    async def serve(self) -> None:
+        """Take turns until told to stop and done; ends with the error if the engine fails."""
+        wake_at: float | None = None
+        while not self._idle:
+            events = await self.inbox.batch(_sooner(wake_at, self._stop_at))
+            wake_at = self._turn(self._without_log_reads(events))
+
+    def _turn(self, events: list[ev.Event]) -> float | None:
+        loop = asyncio.get_running_loop()
+        for _ in range(ROUNDS_MAX):
+            self._hurry(loop.time(), events)
+            fx = self.engine.step(events, loop.time())
+            self._perform(fx)
+            events = self._without_log_reads(self.inbox.take())
+            if not events:
+                break
+        else:
+            for event in events:
+                self.inbox.put(event)
+        self.links.flush()
+        self._idle = fx.idle
+        return fx.wake_at
+
+    def _perform(self, fx: WorkerEffects) -> None:
+        for order in fx.kills:
+            self.executor.kill(order.key, order.grace, order.reason)
+        for execute in fx.starts:
+            self.executor.start(execute)
+        for peer, request_id, command in fx.sends:
+            self.links.send(peer, command, request_id)
+
+    # -- logs ----------------------------------------------------------------------------------------------
+
+    def _without_log_reads(self, events: list[ev.Event]) -> list[ev.Event]:
+        """Answer reads of logs; the rest is for the engine."""
+        rest = []
+        for event in events:
+            if isinstance(event, ev.Received) and isinstance(event.command, cmd.LogRead):
+                self.links.send(event.peer_id, self._read_log(event.command), event.request_id)
+            else:
+                rest.append(event)
+        return rest
+
+    def _read_log(self, c: cmd.LogRead) -> cmd.Command:
+        key = (c.run_id, c.task, c.attempt)
+        held = self.engine.held.get(key)
+        ended = held is None or held.phase is Phase.ENDED  # asked before reading: nothing is written after this
+        try:
+            offset, data, size = self.executor.logs.read(key, c.offset, c.limit)
+        except NotFound as error:
+            return cmd.Failed("not_found", str(error))
+        return cmd.LogChunk(offset, data, size, ended)
+
+    # -- members and stopping --------------------------------------------------------------------------------
+
+    def on_members(self, members: tuple[Member, ...]) -> None:
+        """Masters dial workers, so there is nobody to dial; who is there is of no concern to a worker."""
+
+    def on_session(self, session: Session) -> None:
+        log_event(self.log, "registry_session", state=session.value)
+
+    async def start(self) -> None:
+        """Join the cluster, so that masters dial."""
+        await self.registry.start(self.on_members, self.on_session)
+        await self.registry.join(self.engine.me)
+
+    def stop(self, drain_seconds: float) -> None:
+        """Drain; a second call ends at once what still runs."""
+        loop = asyncio.get_running_loop()
+        self._stop_asked += 1
+        if self._stop_asked == 1:
+            log_event(self.log, "worker_draining", running=self.engine.busy)
+            self.inbox.put(ev.Drain())
+            self._stop_at = loop.time() + drain_seconds
+        else:
+            self._stop_at = loop.time()
+            self.inbox.put(ev.Tick())
+
+    def _hurry(self, now: float, events: list[ev.Event]) -> None:
+        """Once the time to drain is over, stop what runs; once nothing runs, wait for acknowledgements no longer."""
+        if self._stop_at is None or now < self._stop_at:
+            return
+        if self.engine.busy or not self.engine.stopping:
+            events.append(ev.Stop(STOP_GRACE_SECONDS))
+            self._stop_at = now + STOP_GRACE_SECONDS + FAREWELL_SECONDS
+        else:
+            log_event(self.log, "results_left", level=logging.WARNING, count=len(self.engine.held))
+            self._idle = True
+            self._stop_at = None
+
+    async def close(self) -> None:
+        """Leave, so that masters see it at once, and let go of everything."""
+        await self.registry.stop()
+        await self.links.close()
+        self.executor.close()
+
+
+STOP_GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL for attempts that end with their worker
+
+
+def _sooner(first: float | None, second: float | None) -> float | None:
+    return min(first, second) if first is not None and second is not None else first if second is None else second
