@@ -239,6 +239,7 @@ class Done(Command, frozen=True):
     """Answer to Cancel; `changed` is False when the run had ended already."""
 
     KIND: ClassVar[int] = 57
+    run_id: int
     changed: bool = True
 
 
