@@ -81,8 +81,9 @@ def _postgres(address: str, query: dict[str, str], cluster: str, seconds: float)
 
 
 def _zookeeper(address: str, query: dict[str, str], cluster: str, seconds: float) -> Registry:
+    from dsfast.registry.ensemble import parse_ensemble
     from dsfast.registry.leased import RosterRegistry
-    from dsfast.registry.zookeeper import ZooKeeperRoster, parse_ensemble
+    from dsfast.registry.zookeeper import ZooKeeperRoster
 
     return RosterRegistry(ZooKeeperRoster(parse_ensemble(address, query), cluster, seconds), seconds)
 
