@@ -1,0 +1,108 @@
+"""One attempt of a shell task: its script file, its process, its end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from dsfast.tasks.attempt import NOT_EXECUTABLE, NOT_FOUND, Attempt
+from dsfast.tasks.base import StartFailed
+from dsfast.tasks.process import ExitStatus, start_process
+from dsfast.tasks.shell import interpreter
+
+DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"  # where programs are looked for when the environment has no PATH
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class CommandAttempt(Attempt):
+    """See the module."""
+
+    __slots__ = ("_script",)
+
+    def start(self) -> None:
+        """Start it. Raises StartFailed."""
+        self._script: Path | None = None
+        output = -1
+        try:
+            output = self.log.open()
+            argv = self._argv()
+        except OSError as error:
+            self._clear(output)
+            raise StartFailed(f"this worker cannot write the files of a task: {error}") from error
+        try:
+            self._run(argv, output)
+        except (OSError, ValueError) as error:
+            self._clear(output)
+            self.fail(*explain(error, argv[0], self.job.workdir))
+        except StartFailed:
+            self._clear(output)
+            raise
+        else:
+            os.close(output)
+
+    def ended(self, status: ExitStatus) -> None:
+        self._clear()
+        super().ended(status)
+
+    def _argv(self) -> list[str]:
+        config = self.job.config
+        if config.command:
+            return list(config.command)
+        self._script = self.job.log.with_suffix(".script")
+        fd = os.open(self._script, _FLAGS, 0o600)
+        with open(fd, "wb", buffering=0) as file:
+            file.write(config.script.encode(errors="surrogateescape"))
+        return [*interpreter(config), str(self._script)]
+
+    def _run(self, argv: list[str], output: int) -> None:
+        job = self.job
+        argv[0] = find_program(argv[0], job.env.get("PATH", DEFAULT_PATH))
+        marks = [f"DSFAST_ATTEMPT_KEY={job.env['DSFAST_ATTEMPT_KEY']}"] if "DSFAST_ATTEMPT_KEY" in job.env else []
+        self.process = start_process(argv, job.env, str(job.workdir), output, self.ended, marks)
+        self.process.watch(self.log)
+
+    def _clear(self, output: int = -1) -> None:
+        if output >= 0:
+            os.close(output)
+        if self._script is not None:
+            self._script.unlink(missing_ok=True)
+            self._script = None
+
+
+def find_program(name: str, path: str) -> str:
+    """The program's file, looked for as shells do. Raises FileNotFoundError."""
+    if "/" in name:
+        return name
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return found
+
+
+def explain(error: OSError | ValueError, program: str, workdir: Path) -> tuple[int, str]:
+    """The exit code and the sentence for a command that could not be started."""
+    if isinstance(error, ValueError):
+        return NOT_EXECUTABLE, str(error)
+    if not os.path.isdir(workdir):
+        return NOT_EXECUTABLE, f"the working directory {workdir} does not exist on this worker"
+    if not os.access(workdir, os.X_OK):
+        return NOT_EXECUTABLE, f"the working directory {workdir} may not be entered by this worker's user"
+    if error.errno == errno.ENOENT:
+        return NOT_FOUND, _missing(program, workdir)
+    if error.errno == errno.EACCES:
+        return NOT_EXECUTABLE, f"{program} may not be executed: it has no execute permission for this worker's user"
+    if error.errno == errno.ENOEXEC:
+        return NOT_EXECUTABLE, f"{program} is neither a program nor a script whose first line begins with #!"
+    if error.errno == errno.E2BIG:
+        return NOT_EXECUTABLE, f"the arguments and environment of {program} are too large for this system"
+    return NOT_EXECUTABLE, f"{program} cannot be started: {os.strerror(error.errno or 0)}"
+
+
+def _missing(program: str, workdir: Path) -> str:
+    if "/" not in program:
+        return f"there is no program {program!r} in the task's PATH on this worker"
+    if os.path.exists(workdir / program):
+        return f"{program} cannot be started: the interpreter in its first line (#!) does not exist on this worker"
+    return f"there is no program {program} on this worker"

@@ -1,0 +1,101 @@
+"""What the kernel tells about processes: who is whose child, in which session, with which environment.
+
+Imports nothing but os, so that the guardian can use it before anything heavy is loaded. Every answer may be
+outdated when it arrives, except about our own children: they stay (as zombies at least) until we reap them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Stat(NamedTuple):
+    """The part of /proc/<pid>/stat that is used here; `started` is in clock ticks since boot."""
+
+    state: str
+    parent: int
+    group: int
+    session: int
+    started: int
+
+
+def become_subreaper() -> None:
+    """From now on, descendants whose parent dies become children of this process. Raises OSError."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def prctl(option: int, value: int) -> None:
+    """The system call of that name. Raises OSError."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def children(pid: int) -> list[int]:
+    """The children of any thread of this process, dead and unreaped ones included; empty when it is gone."""
+    found: list[int] = []
+    for thread in _threads(pid):
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found.extend(map(int, file.read().split()))
+        except FileNotFoundError:  # the thread has ended, or this kernel has no such file
+            continue
+        except ProcessLookupError:
+            continue
+    return found if found or _HAS_CHILDREN_FILES else _children_by_scan(pid)
+
+
+def descendants(roots: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """(pid, parent) of everything below these processes, parents first."""
+    waiting = list(roots)
+    seen = set(waiting)
+    while waiting:
+        parent = waiting.pop()
+        for pid in children(parent):
+            if pid not in seen:
+                seen.add(pid)
+                waiting.append(pid)
+                yield pid, parent
+
+
+def stat(pid: int) -> Stat | None:
+    """The process as the kernel sees it now, or None when there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()  # the name before it may hold spaces and brackets
+    return Stat(fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def environment(pid: int) -> frozenset[bytes]:
+    """The `NAME=value` pairs with which the process's program was started; empty when they cannot be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return frozenset(file.read().split(b"\0"))
+    except OSError:
+        return frozenset()
+
+
+def _threads(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _children_by_scan(pid: int) -> list[int]:
+    everyone = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return [other for other in everyone if (seen := stat(other)) is not None and seen.parent == pid]
+
+
+_HAS_CHILDREN_FILES = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
