@@ -43,6 +43,7 @@ class Embedded:
         self.store = open_store(config.store.url, create=True, shared=True)
         self.logs = LogDir(config.worker.log_dir)
         self._client = Client()
+        self._ended: dict[int, RunRow] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._master: Master
         self._worker: Worker
@@ -55,6 +56,7 @@ class Embedded:
         self._worker = await build_worker(worker_side)
         self._master = await build_master(master_side, self.store, alone=True)
         self._master.local = self._client.take
+        self._master.on_ended = self._note_end
         await self._worker.start()
         await self._master.start()
         self._tasks = [asyncio.create_task(self._master.serve()), asyncio.create_task(self._worker.serve())]
@@ -71,6 +73,9 @@ class Embedded:
         await asyncio.wait([master_task])
         await self._master.close()
 
+    def _note_end(self, row: RunRow) -> None:
+        self._ended[row.id] = row
+
     async def submit(self, body: bytes, params: bytes, priority: Priority | None = None) -> int:
         """Start a run of canonical JSON; its id. Raises UsageError if the workflow or a parameter is wrong."""
         answer = await self._ask(cmd.Submit(body, params, priority=priority))
@@ -84,17 +89,13 @@ class Embedded:
 
     async def changed(self) -> None:
         """Return after the next turn of the master."""
-        self._master.turn_done.clear()
-        await self._or_failure(self._master.turn_done.wait())
+        await self._or_failure(self._master.turn_after(self._master.turns))
 
     async def wait(self, run_id: int) -> RunRow:
-        """The run as it ended."""
-        while run_id in self._master.engine.core.runs:
+        """The run, submitted here, as it ended durably."""
+        while run_id not in self._ended:
             await self.changed()
-        row = await self.store.run(run_id)
-        assert row is not None
-        assert row.state.final
-        return row
+        return self._ended[run_id]
 
     async def cancel(self, run_id: int, reason: str, *, grace: float | None = None) -> None:
         """Stop a run; calling again with `grace=0` kills at once. Nothing happens if it has ended."""

@@ -23,7 +23,7 @@ from dsfast.ids import run_text
 from dsfast.log import log_event
 from dsfast.model import Member
 from dsfast.registry.base import Registry, Session
-from dsfast.rows import Batch, Committed, OwnedRun
+from dsfast.rows import Batch, Committed, OwnedRun, RunRow
 from dsfast.runtime.backoff import Backoff
 from dsfast.runtime.inbox import Inbox
 from dsfast.runtime.links import Links
@@ -36,7 +36,7 @@ COMMIT_RETRY_SECONDS_MAX = 2.0  # so that dispatch resumes within two seconds of
 
 
 class Master:
-    """One master, wired. `turn_done` is for whoever watches from the same process; one `alone` claims no runs."""
+    """One master, wired. `turns` counts those that are done, for who watches from here; one `alone` claims no runs."""
 
     def __init__(
         self,
@@ -55,7 +55,9 @@ class Master:
         self.links = links
         self.inbox = inbox
         self.log = log
-        self.turn_done = asyncio.Event()
+        self.on_ended: Callable[[RunRow], None] | None = None  # told of every run that has ended, durably
+        self.turns = 0
+        self._watchers: list[asyncio.Future[None]] = []
         self.local: Callable[[int, Command], None] | None = None  # answers to who asked from this process
         self._alone = alone
         self._me = engine.core.me
@@ -85,12 +87,26 @@ class Master:
             if not self.links.send(peer, command, request_id) and self.local is not None and request_id:
                 self.local(request_id, command)
         self.links.flush()
-        self._log_runs(fx)
+        self._tell_runs(fx)
         if fx.claim is not None and not self._alone:
             self._request_claim(fx.claim)
         if fx.lookups:
             self._spawn(self._look_up(fx.lookups))
-        self.turn_done.set()
+        self.turns += 1
+        for watcher in self._watchers:
+            watcher.set_result(None)
+        self._watchers.clear()
+
+    async def turn_after(self, turn: int) -> None:
+        """Return once a turn later than this one is done; what it wrote is durable then."""
+        while self.turns <= turn:
+            watcher = asyncio.get_running_loop().create_future()
+            self._watchers.append(watcher)
+            try:
+                await watcher
+            finally:
+                if watcher in self._watchers:
+                    self._watchers.remove(watcher)
 
     async def _commit(self, batch: Batch) -> Committed:
         backoff = Backoff(COMMIT_RETRY_SECONDS, COMMIT_RETRY_SECONDS_MAX)
@@ -103,11 +119,13 @@ class Master:
                     raise
                 await backoff.wait()
 
-    def _log_runs(self, fx: MasterEffects) -> None:
+    def _tell_runs(self, fx: MasterEffects) -> None:
         for row in fx.batch.new_runs:
             log_event(self.log, "run_accepted", run=run_text(row.id), workflow=row.workflow, tasks=row.tasks)
         for run_id in fx.ended:
             row = fx.batch.runs[run_id]
+            if self.on_ended is not None:
+                self.on_ended(row)
             seconds = round((row.ended_at or 0.0) - row.created_at, 3)
             log_event(self.log, "run_ended", run=run_text(run_id), state=row.state.name.lower(), seconds=seconds)
 
