@@ -3,7 +3,7 @@
     {{ params.day }}                      a param
     {{ tasks.count.rows }}                an output of the task `count`
     {{ tasks["load data"].rows }}         brackets reach names that cannot stand after a dot
-    {% raw %}{{ not.a.template }}{% endraw %}
+    {% raw %}{{ not.a.template }}{% endraw %}   {{# a comment #}}
 
 The scan is pure and needs no knowledge of task types, so the master can tell which outputs an attempt
 needs before it sends it, and validation can tell a misspelt name before anything runs. A name that is
@@ -20,7 +20,10 @@ import msgspec
 
 from dsfast.model import Task
 
-_RAW = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}.*?(?:\{%[-+]?\s*endraw\s*[-+]?%\}|\Z)", re.DOTALL)
+_INERT = re.compile(
+    r"\{\{#.*?(?:#\}\}|\Z) | \{%[-+]?\s*raw\s*[-+]?%\}.*?(?:\{%[-+]?\s*endraw\s*[-+]?%\}|\Z)",
+    re.DOTALL | re.VERBOSE,
+)
 _OPEN = re.compile(r"\{\{|\{%")
 _STRING = r""""(?:[^"\\]|\\.?)*+(?:"|\Z)|'(?:[^'\\]|\\.?)*+(?:'|\Z)"""  # never scanned twice: linear on any input
 _TOKEN = re.compile(
@@ -54,7 +57,7 @@ def reads(text: str) -> Iterator[Read]:
     """Every use of `params` and `tasks` in the template, in order."""
     if not is_template(text):
         return
-    text = _RAW.sub("", text)
+    text = _INERT.sub("", text)
     at = 0
     while opening := _OPEN.search(text, at):
         at = opening.end()
