@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dsfast.tasks.attempt import NOT_EXECUTABLE, NOT_FOUND, Attempt
 from dsfast.tasks.base import StartFailed
+from dsfast.tasks.environment import mark
 from dsfast.tasks.process import ExitStatus, start_process
 from dsfast.tasks.shell import interpreter
 
@@ -59,8 +60,7 @@ class CommandAttempt(Attempt):
     def _run(self, argv: list[str], output: int) -> None:
         job = self.job
         argv[0] = find_program(argv[0], job.env.get("PATH", DEFAULT_PATH))
-        marks = [f"DSFAST_ATTEMPT_KEY={job.env['DSFAST_ATTEMPT_KEY']}"] if "DSFAST_ATTEMPT_KEY" in job.env else []
-        self.process = start_process(argv, job.env, str(job.workdir), output, self.ended, marks)
+        self.process = start_process(argv, job.env, str(job.workdir), output, self.ended, mark(job.env))
         self.process.watch(self.log)
 
     def _clear(self, output: int = -1) -> None:

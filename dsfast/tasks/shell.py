@@ -40,6 +40,7 @@ class ShellTask:
     Config: ClassVar[type[msgspec.Struct]] = ShellConfig
     templated: ClassVar[tuple[str, ...]] = ("script", "command")
     quote: ClassVar[Callable[[str], str] | None] = staticmethod(shell_quote)
+    light: ClassVar[bool] = False
 
     def check(self, config: ShellConfig) -> Iterable[tuple[str, str]]:
         if bool(config.script.strip()) == bool(config.command):

@@ -19,7 +19,7 @@ _BUILT_IN = {
     "shell": "dsfast.tasks.shell:ShellTask",
     "sleep": "dsfast.tasks.sleep:SleepTask",
 }
-_PARTS = ("name", "Config", "templated", "quote", "check", "start", "close")
+_PARTS = ("name", "Config", "templated", "quote", "light", "check", "start", "close")
 _loaded: dict[str, TaskType] = {}
 
 
