@@ -159,8 +159,8 @@ class Link(asyncio.Protocol):
         elif kind == Pong.KIND:
             self._note_load(body)
         else:
-            decode(kind, body)
-            raise ProtocolError(f"a {self.peer.role} may not send kind {kind} to a {self._table.me.role}")
+            name = type(decode(kind, body)).__name__
+            raise ProtocolError(f"a {self.peer.role} may not send {name} to a {self._table.me.role}")
 
     def _shake(self, kind: int, body: bytes) -> None:
         handshake, transport = self._handshake, self._transport
