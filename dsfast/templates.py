@@ -21,7 +21,7 @@ import msgspec
 from dsfast.model import Task
 
 _INERT = re.compile(
-    r"\{\{#.*?(?:#\}\}|\Z) | \{%[-+]?\s*raw\s*[-+]?%\}.*?(?:\{%[-+]?\s*endraw\s*[-+]?%\}|\Z)",
+    r"\{\{\#.*?(?:\#\}\}|\Z) | \{%[-+]?\s*raw\s*[-+]?%\}.*?(?:\{%[-+]?\s*endraw\s*[-+]?%\}|\Z)",
     re.DOTALL | re.VERBOSE,
 )
 _OPEN = re.compile(r"\{\{|\{%")
