@@ -47,6 +47,7 @@ class Held:
     phase: Phase = Phase.QUEUED
     began: float = 0.0  # monotonic
     started_at: float = 0.0  # wall; 0 until its process runs
+    timeout: float | None = None  # seconds it may run
     told: bool = False  # Started was said on the present link
     end_as: AttemptState = AttemptState.KILLED  # what a kill under way will be reported as
     reason: str = ""
@@ -216,6 +217,7 @@ class WorkerEngine:
         if held is not None and held.phase is not Phase.ENDED:
             held.started_at = e.wall
             self._news.append(held)
+            held.timeout = e.timeout
             if e.timeout is not None:
                 self.deadlines.set(held.key, self._now + e.timeout)
 
@@ -283,7 +285,7 @@ class WorkerEngine:
     def _on_timeout(self, key: cmd.Attempt, fx: WorkerEffects) -> None:
         held = self.held.get(key)
         if held is not None and held.phase is Phase.RUNNING:
-            self._kill(held, TIMEOUT_GRACE_SECONDS, AttemptState.FAILED, "timed out", fx)
+            self._kill(held, TIMEOUT_GRACE_SECONDS, AttemptState.FAILED, f"timed out after {held.timeout:g} s", fx)
 
     def _report(self, held: Held, fx: WorkerEffects) -> None:
         """Say what the owner of the run must know of this attempt, if there is a link to it."""

@@ -8,6 +8,7 @@ machine's own (StartFailed), which gives the attempt back unstarted. A type that
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import shutil
 import time
@@ -24,13 +25,14 @@ from dsfast.errors import UsageError
 from dsfast.ids import run_text
 from dsfast.log import log_event
 from dsfast.model import AttemptState, Outcome
-from dsfast.runtime.logs import LogDir
+from dsfast.runtime.logs import LogDir, describe
 from dsfast.tasks.base import Execution, Job, StartFailed, TaskType
 from dsfast.tasks.environment import build_env
 from dsfast.tasks.templates import fill
 from dsfast.tasks.types import task_type
 from dsfast.wire.commands import Attempt, Execute, TaskSpec
 
+SHORTAGES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # ours, not the task's
 SPECS_MAX = 4096  # decoded specs kept: equal tasks of a fan-out share one
 NO_PATH = Path()
 
@@ -56,7 +58,6 @@ class Executor:
         self._put = put
         self._log = log
         self._running: dict[Attempt, Execution] = {}
-        self._ended_early: set[Attempt] = set()
         self._used: dict[str, TaskType] = {}
 
     def start(self, execute: Execute) -> None:
@@ -64,13 +65,13 @@ class Executor:
         key = (execute.run_id, execute.task, execute.attempt)
         try:
             self._start(key, execute)
-        except StartFailed as error:
-            log_event(self._log, "start_refused", level=logging.WARNING, task=execute.name, error=str(error))
-            self._put(ev.AttemptRefused(key, str(error)))
         except UsageError as error:
             self._fail(key, str(error))
+        except StartFailed as error:
+            self._refuse(key, str(error))
         except OSError as error:
-            self._fail(key, f"cannot prepare the attempt: {error.strerror}: {error.filename}")
+            end = self._refuse if error.errno in SHORTAGES else self._fail
+            end(key, f"cannot prepare the attempt: {error.strerror}: {error.filename}")
 
     def _start(self, key: Attempt, execute: Execute) -> None:
         kind, spec, config = decode_spec(execute.spec)
@@ -92,7 +93,11 @@ class Executor:
             self._tidy(job)
             self._put(ev.AttemptEnded(key, outcome))
 
-        execution = kind.start(job, done)
+        try:
+            execution = kind.start(job, done)
+        except StartFailed:
+            self._tidy(job)
+            raise
         if not ended:
             self._running[key] = execution
             self._put(ev.AttemptStarted(key, time.time(), timeout))
@@ -132,6 +137,10 @@ class Executor:
         """Remove the attempt's private directory, off the loop if there is much in it."""
         if job.output is not NO_PATH:
             asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, job.output.parent, True)
+
+    def _refuse(self, key: Attempt, reason: str) -> None:
+        log_event(self._log, "start_refused", level=logging.WARNING, attempt=describe(key), reason=reason)
+        self._put(ev.AttemptRefused(key, reason))
 
     def _fail(self, key: Attempt, reason: str) -> None:
         now = time.time()

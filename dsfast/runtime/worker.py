@@ -16,7 +16,7 @@ import logging
 from dsfast.engine import events as ev
 from dsfast.engine.effects import WorkerEffects
 from dsfast.engine.worker import Phase, WorkerEngine
-from dsfast.errors import NotFound
+from dsfast.errors import NotFound, Unavailable
 from dsfast.log import log_event
 from dsfast.model import Member
 from dsfast.registry.base import Registry, Session
@@ -102,6 +102,8 @@ class Worker:
             offset, data, size = self.executor.logs.read(key, c.offset, c.limit)
         except NotFound as error:
             return cmd.Failed("not_found", str(error))
+        except Unavailable as error:
+            return cmd.Failed("unavailable", str(error))
         return cmd.LogChunk(offset, data, size, ended)
 
     # -- members and stopping --------------------------------------------------------------------------------
