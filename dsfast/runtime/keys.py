@@ -34,10 +34,11 @@ def load_keys(path: Path, *, create: bool) -> tuple[bytes, ...]:
         message = f"cannot read the cluster key: {error.strerror}"
         hint = "copy it from another machine of the cluster, or let `dsfast up` make one"
         raise UsageError(Problem(message, file=str(path), hint=hint)) from error
-    with open(descriptor, "rb") as file:
+    try:
         _require_private(path, os.fstat(descriptor))
-        text = file.read(FILE_BYTES_MAX + 1)
-    return _parse(path, text)
+        return _parse(path, os.read(descriptor, FILE_BYTES_MAX + 1))
+    finally:
+        os.close(descriptor)
 
 
 def _create(path: Path) -> None:
