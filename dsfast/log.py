@@ -3,7 +3,8 @@
     2026-11-20T12:00:00.123Z info master run_submitted run=06zk3v0c2r000 workflow=etl tasks=12
 
 An event has a name and fields; names are stable, so lines can be searched and counted. Control characters
-in values are escaped in both formats: a task called "a\\nlevel=error" cannot forge a line.
+in values are escaped in both formats: a task called "a\\nlevel=error" cannot forge a line. Tracebacks are
+for bugs: they are written with CRITICAL events, and with all of them when the level is debug.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def log_event(
     exc: BaseException | None = None,
     **fields: object,
 ) -> None:
-    """Write one event. Fields that are None are left out; `exc` adds the error, and its traceback at DEBUG."""
+    """Write one event. Fields that are None are left out; `exc` adds the error."""
     if logger.isEnabledFor(level):
         logger.log(level, "%s", event, exc_info=exc, extra={"event": event, "fields": fields})
 
@@ -71,7 +72,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         fields["error"] = f"{type(error).__name__}: {error}"
-        if logging.getLogger(ROOT).isEnabledFor(logging.DEBUG):
+        if record.levelno >= logging.CRITICAL or logging.getLogger(ROOT).isEnabledFor(logging.DEBUG):
             fields["traceback"] = logging.Formatter().formatException((type(error), error, error.__traceback__))
     return fields
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
+
+if TYPE_CHECKING:
+    from dsfast.views import RunView
 
 STATE_COLORS = {
     "succeeded": "green",
@@ -78,3 +81,23 @@ def span(seconds: float | None) -> str:
 def counted(counts: dict[str, int]) -> str:
     """Counts by state, for people: "3 succeeded, 1 failed"."""
     return ", ".join(f"{number} {word}" for word, number in counts.items()) or "no tasks"
+
+
+def end_line(run: RunView) -> str:
+    """One line about a run that has ended."""
+    why = f" ({safe(run.reason)})" if run.reason else ""
+    took = span(run.duration_seconds) or "no time"
+    return f"run {run.id} {colored(run.state)} in {took}{why}: {counted(run.counts)}"
+
+
+def print_json(view: object) -> None:
+    """Print as JSON on one line."""
+    import msgspec
+
+    say(msgspec.json.encode(view).decode())
+
+
+def print_json_lines(views: Iterable[object]) -> None:
+    """Print each as JSON on a line of its own."""
+    for view in views:
+        print_json(view)

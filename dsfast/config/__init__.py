@@ -25,7 +25,7 @@ from typing import Any
 
 from dsfast.config import kinds
 from dsfast.config.kinds import Kind, Setting
-from dsfast.config.sources import DEFAULT, Sources, hostname
+from dsfast.config.sources import DEFAULT, FLAG, Sources, hostname
 from dsfast.errors import Problem, UsageError
 
 WILDCARD = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - names what a bind means, binds nothing
@@ -197,6 +197,17 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[Problem]:
             f"{timeout:g} s is less than two heartbeats of {beat:g} s, so one lost packet would count as death",
             field="cluster.heartbeat_timeout_seconds",
         )
+
+
+def environment_of_flags(config: Config) -> dict[str, str]:
+    """Variables that give another dsfast process what flags gave this one."""
+    given = [entry for entry in settings() if config.origins[entry.key] == FLAG]
+    return {entry.env: as_text(config.value(entry.key)) for entry in given}
+
+
+def as_text(value: Any) -> str:
+    """A value as a text that its kind reads back."""
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def make_state_dir(config: Config) -> Path:

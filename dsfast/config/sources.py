@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from dsfast.config.kinds import PATH, Setting
+from dsfast.config.kinds import PATH, URL, Setting
 from dsfast.errors import Problem, UsageError
 
 DEFAULT = "default"  # the origin of a value that nobody set
+FLAG = "flag"  # the origin of a value that an option of the command set
 LOCAL_FILE = Path("dsfast.toml")
 SYSTEM_FILE = Path("/etc/dsfast/config.toml")
 FILE_BYTES_MAX = 1 << 20  # a configuration is a page or two; more is the wrong file
@@ -50,11 +52,15 @@ class Sources:
         self._read_file()
         self._read_environment(known)
         self._read_flags(flags)
-        self._words = {"hostname": hostname(), "cpus": len(os.sched_getaffinity(0)), "state_home": state_home(environ)}
+        self._words: dict[str, Any] = {
+            "hostname": hostname(),
+            "cpus": len(os.sched_getaffinity(0)),
+            "state_home": state_home(environ),
+        }
 
     def value(self, setting: Setting) -> Any:
         """The parsed value of a setting, or None after noting what is wrong with it."""
-        raw = self._raw.get(setting.key) or Raw(self._filled(setting.default), DEFAULT)
+        raw = self._raw.get(setting.key) or Raw(self._filled(setting), DEFAULT)
         self.origins[setting.key] = raw.origin
         try:
             value = setting.kind.parse(raw.value)
@@ -67,8 +73,13 @@ class Sources:
             self._words["state_dir"] = value
         return value
 
-    def _filled(self, default: Any) -> Any:
-        return default.format(**self._words) if isinstance(default, str) else default
+    def _filled(self, setting: Setting) -> Any:
+        if not isinstance(setting.default, str):
+            return setting.default
+        words = self._words
+        if setting.kind is URL:
+            words = {name: quote(str(word)) for name, word in words.items()}
+        return setting.default.format(**words)
 
     def _absolute(self, path: Path, raw: Raw) -> Path:
         in_file = raw.line is not None and self.file is not None
@@ -105,7 +116,7 @@ class Sources:
 
     def _read_flags(self, flags: Mapping[str, Any]) -> None:
         for key, value in flags.items():
-            self._take(key, Raw(value, "flag"))
+            self._take(key, Raw(value, FLAG))
 
     def _take(self, key: str, raw: Raw) -> None:
         if key in self._keys:
