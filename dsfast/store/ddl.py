@@ -12,7 +12,8 @@ CREATE TABLE attempts ( run_id INTEGER NOT NULL, task INTEGER NOT NULL, attempt 
 CREATE TABLE definitions ( digest TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, body BLOB NOT NULL,
     created_at DOUBLE NOT NULL, PRIMARY KEY (digest) );
 CREATE UNIQUE INDEX definitions_by_name ON definitions (name, version);
-CREATE TABLE dsfast_revision ( version_num VARCHAR(32) NOT NULL, PRIMARY KEY (version_num) );
+CREATE TABLE dsfast_revision ( version_num VARCHAR(32) NOT NULL, CONSTRAINT dsfast_revision_pkc PRIMARY KEY
+    (version_num) );
 CREATE TABLE runs ( id INTEGER NOT NULL, workflow TEXT NOT NULL, digest TEXT NOT NULL, state SMALLINT NOT NULL,
     owner TEXT, epoch BIGINT NOT NULL, priority SMALLINT NOT NULL, params BLOB NOT NULL, created_at DOUBLE NOT NULL,
     idempotency_key TEXT, started_at DOUBLE, ended_at DOUBLE, reason TEXT NOT NULL, tasks INTEGER NOT NULL, outcome

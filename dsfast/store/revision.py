@@ -6,6 +6,7 @@ from dsfast.errors import UsageError
 
 REVISIONS = ("0001",)  # every migration, oldest first; a test compares them with the migrations' own chain
 HEAD = REVISIONS[-1]
+REVISION_TABLE = "dsfast_revision"  # Alembic's own table, under a name that says whose it is
 
 
 def check_revision(found: str | None, place: str) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
+from dsfast.store.revision import REVISION_TABLE
+
 INTEGER64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite's rowid alias is spelled INTEGER
 
 metadata = sa.MetaData()
@@ -74,9 +76,12 @@ attempts = sa.Table(
     postgresql_with={"fillfactor": 70},  # an attempt is written twice: the second version fits beside the first
 )
 
-# The revision a database is at; Alembic's table under a name of ours, so that a shared database stays readable.
-REVISION_TABLE = "dsfast_revision"
-revision = sa.Table(REVISION_TABLE, metadata, sa.Column("version_num", sa.String(32), primary_key=True, nullable=False))
+revision = sa.Table(
+    REVISION_TABLE,
+    metadata,
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name=f"{REVISION_TABLE}_pkc"),
+)
 
 
 def create_statements(dialect: sa.Dialect) -> list[str]:

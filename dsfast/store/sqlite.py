@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
@@ -97,11 +98,8 @@ class SqliteStore(Reads):
         return await self._read(self._fetch_now, statement)
 
     def _guarded(self, function: Callable[..., T], *arguments: object) -> T:
-        """Call, and turn the errors of SQLite and of the file system into ours."""
-        try:
+        with errors_explained(self._path):
             return function(*arguments)
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise explain(error, self._path) from error
 
     def _open_writer(self) -> sqlite3.Connection:
         assert self._lock is not None
@@ -111,11 +109,9 @@ class SqliteStore(Reads):
         self._lock.acquire()
         connection = connect(self._path, "rw")
         try:
-            revision = statements.read_revision(connection)
-            if revision is None and self._create and not statements.has_tables(connection):
+            if self._create and statements.read_revision(connection) is None:
                 statements.create_tables(connection)
-            else:
-                check_revision(revision, str(self._path))
+            check_revision(statements.read_revision(connection), str(self._path))
         except BaseException:
             connection.close()
             raise
@@ -129,23 +125,13 @@ class SqliteStore(Reads):
         self._lock.release()
 
     def _check_readable(self) -> None:
-        check_exists(self._path)
-        connection = connect(self._path, "ro")
-        try:
-            check_revision(statements.read_revision(connection), str(self._path))
-        finally:
-            connection.close()
+        check_revision(read_revision(self._path), str(self._path))
 
     def _fetch_now(self, statement: Executable) -> Sequence[Any]:
-        from sqlalchemy.exc import DBAPIError
-
         if self._engine is None:
             self._engine = people_engine(self._path)
-        try:
-            with self._engine.connect() as connection:
-                return connection.execute(statement).all()
-        except DBAPIError as error:
-            raise error.orig or error from None
+        with self._engine.connect() as connection:
+            return connection.execute(statement).all()
 
     def _close_reader(self) -> None:
         if self._engine is not None:
@@ -166,6 +152,16 @@ def create_file(path: Path) -> None:
     """Make an empty file that only its owner can read (parameters may hold secrets), unless it exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
+def read_revision(path: Path) -> str | None:
+    """The schema of the database in this file."""
+    check_exists(path)
+    connection = connect(path, "ro")
+    try:
+        return statements.read_revision(connection)
+    finally:
+        connection.close()
 
 
 def check_exists(path: Path) -> None:
@@ -198,15 +194,42 @@ def people_engine(path: Path) -> Engine:
     )
 
 
-def explain(error: sqlite3.DatabaseError | OSError, path: Path) -> DsfastError | BaseException:
-    """The error of ours that says what is wrong with the file and what to do; other errors are bugs and stay."""
-    if isinstance(error, OSError):
-        return Unavailable(f"{error.filename or path} cannot be used as a database: {error.strerror}")
-    name = getattr(error, "sqlite_errorname", "")
-    for prefix, sentence in _SENTENCES.items():
-        if name.startswith(prefix):
-            return Unavailable(f"{path}: {sentence}")
-    return error
+@contextmanager
+def upgrade_engine(url: str) -> Iterator[Engine]:
+    """SQLAlchemy over the one connection that may change the schema; makes the file when there is none.
+
+    The driver would commit before every DDL statement; a BEGIN of our own keeps a migration in one transaction.
+    """
+    import sqlalchemy as sa
+
+    path = database_path(url)
+    lock = FileLock(path)
+    with errors_explained(path):
+        create_file(path)
+        lock.acquire()
+        engine = sa.create_engine("sqlite://", creator=lambda: connect(path, "rw"), poolclass=sa.StaticPool)
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+            lock.release()
+
+
+@contextmanager
+def errors_explained(path: Path) -> Iterator[None]:
+    """Turns the errors of SQLite and of the file system into ours; what else is raised is a bug and stays."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"{error.filename or path} cannot be used as a database: {error.strerror}") from error
+    except Exception as error:
+        reported = getattr(error, "orig", error)  # SQLAlchemy wraps what the driver raises
+        name = getattr(reported, "sqlite_errorname", "")
+        sentence = next((text for prefix, text in _SENTENCES.items() if name.startswith(prefix)), None)
+        if sentence is None:
+            raise
+        raise Unavailable(f"{path}: {sentence}") from error
 
 
 _SENTENCES = {

@@ -48,8 +48,10 @@ _ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE run_id {_L
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables of an empty database and stamp them with HEAD."""
+    """Make the tables and stamp them with HEAD, unless there are tables of ours or of that name already."""
     with _transaction(connection):
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name IN ('runs', 'dsfast_revision')").fetchone():
+            return
         for statement in ddl.SQLITE.split(";"):
             connection.execute(statement)
         connection.execute("INSERT INTO dsfast_revision (version_num) VALUES (?)", [HEAD])
@@ -61,11 +63,6 @@ def read_revision(connection: sqlite3.Connection) -> str | None:
         return None
     row = connection.execute("SELECT version_num FROM dsfast_revision").fetchone()
     return str(row[0]) if row else None
-
-
-def has_tables(connection: sqlite3.Connection) -> bool:
-    """Whether the file is more than empty."""
-    return bool(connection.execute("SELECT 1 FROM sqlite_master").fetchone())
 
 
 def apply(connection: sqlite3.Connection, writes: Writes) -> Committed:

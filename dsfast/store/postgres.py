@@ -1,0 +1,153 @@
+"""The cluster's store: PostgreSQL through asyncpg, shared by any number of masters.
+
+A master keeps two connections of its own, each used by one call at a time: one for commits, one for claims (reading
+back a large run must not hold up commits). People's questions go through SQLAlchemy and a small pool, so that they
+cannot take either. A connection that is lost is made again by the next call; what was under way then is unknown,
+and the caller repeats it: commits are idempotent, and `_doubtful` remembers claims.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dsfast.errors import Unavailable
+from dsfast.rows import AttemptRow, Batch, Committed, OwnedRun
+from dsfast.store import postgres_statements as statements
+from dsfast.store.postgres_link import Link, connect, errors_explained, place_of
+from dsfast.store.reads import Reads
+from dsfast.store.revision import REVISION_TABLE, check_revision
+from dsfast.store.writes import Writes, attempt_row, copy_batch, refused, run_row
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+CLAIM_ROWS = 5_000  # attempts per fetch of a claim: some 20 ms of the event loop's time
+PEOPLE_CONNECTIONS_MAX = 4  # per process; a server usually allows 100 in all
+PEOPLE_MS_MAX = 30_000  # for one question; the server gives up on it then
+
+# Plans of the few statements of the hot path are made once. They may be made while the tables are empty, when
+# reading all of them is cheapest, and are used long after.
+HOT = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+PEOPLE = {"default_transaction_read_only": "on", "statement_timeout": str(PEOPLE_MS_MAX)}
+
+
+class PostgresStore(Reads):
+    """`Store` on a server. Without `exclusive` (the api role) it only answers questions."""
+
+    def __init__(self, url: str, *, create: bool = False, exclusive: bool = True) -> None:
+        self._url = url
+        self._place = place_of(url)
+        self._create = create
+        self._writes = exclusive
+        self._commits = Link(url, HOT)
+        self._claims = Link(url, HOT)
+        self._doubtful: set[int] = set()  # runs we tried to take without learning whether we did
+        self._engine: AsyncEngine | None = None
+
+    async def open(self) -> None:
+        """Connect. Raises UsageError (missing, older or newer schema) or Unavailable."""
+        revision = await server_revision(self._url)
+        if revision is None and self._create:
+            from dsfast.store.migrations import upgrade
+
+            await asyncio.to_thread(upgrade, self._url)
+            revision = await server_revision(self._url)
+        check_revision(revision, self._place)
+
+    async def close(self) -> None:
+        """Finish what was begun and disconnect."""
+        await self._commits.close()
+        await self._claims.close()
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    async def commit(self, batch: Batch) -> Committed:
+        """Make a turn durable in one transaction, as `Store.commit` says."""
+        assert self._writes, "this store was not opened for writing"
+        writes = copy_batch(batch)
+        statement, parameters = statements.commit_call(writes)
+
+        async def work(connection: Any) -> Committed:
+            written = {run_id for (run_id,) in await connection.fetch(statement, *parameters)}
+            if len(written) == len(writes.fence):
+                return Committed()
+            return await _explain_unwritten(connection, writes, writes.fence.keys() - written)
+
+        return await self._commits.use(work)
+
+    async def claim(self, owner: str, alive: Collection[str], share: Callable[[int], bool]) -> list[OwnedRun]:
+        """Take over the runs of the dead that are this master's share, as `Store.claim` says."""
+        assert self._writes, "this store was not opened for writing"
+
+        async def work(connection: Any) -> list[OwnedRun]:
+            left = await connection.fetch(statements.UNFINISHED, list(alive), owner, list(self._doubtful))
+            chosen = [found for found in left if found["id"] in self._doubtful or share(found["id"])]
+            self._doubtful.update(found["id"] for found in chosen)
+            columns = list(zip(*chosen, strict=True)) if chosen else [(), (), ()]
+            taken = sorted(run_id for (run_id,) in await connection.fetch(statements.TAKE, owner, *columns))
+            loaded = await _load(connection, taken)
+            self._doubtful.clear()
+            return loaded
+
+        return await self._claims.use(work)
+
+    async def _fetch(self, statement: Executable) -> Sequence[Any]:
+        if self._engine is None:
+            self._engine = engine(
+                self._url, PEOPLE, isolation_level="AUTOCOMMIT", pool_size=PEOPLE_CONNECTIONS_MAX, max_overflow=0
+            )
+        with errors_explained(self._place):
+            async with self._engine.connect() as connection:
+                return (await connection.execute(statement)).all()
+
+
+async def server_revision(url: str) -> str | None:
+    """The schema of a database. Raises Unavailable."""
+    with errors_explained(place_of(url)):
+        connection = await connect(url, PEOPLE)
+        try:
+            if await connection.fetchval("SELECT to_regclass($1)", REVISION_TABLE) is None:
+                return None
+            found: str | None = await connection.fetchval(f"SELECT version_num FROM {REVISION_TABLE}")  # noqa: S608
+            return found
+        finally:
+            await connection.close()
+
+
+def engine(url: str, settings: Mapping[str, str], **options: Any) -> AsyncEngine:
+    """SQLAlchemy over connections made like ours."""
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    return create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: connect(url, settings), pool_pre_ping=True, **options
+    )
+
+
+async def _explain_unwritten(connection: Any, writes: Writes, unwritten: set[int]) -> Committed:
+    """Why a commit passed these runs over: lost, repeats of a submit, or written by an earlier try."""
+    found = await connection.fetch(statements.OWNERSHIPS, list(unwritten))
+    ownerships = {run_id: (owner, epoch) for run_id, owner, epoch in found}
+    absent = [run_id for run_id in writes.new_runs if run_id in unwritten and run_id not in ownerships]
+    holders: dict[str, int] = dict(await connection.fetch(statements.KEYS, [writes.keys[run_id] for run_id in absent]))
+    if any(writes.keys[run_id] not in holders for run_id in absent):
+        raise Unavailable("a run was deleted while its idempotency key was being used again; commit again")
+    duplicates = {run_id: holders[writes.keys[run_id]] for run_id in absent}
+    lost, _ = refused(writes, ownerships, unwritten - duplicates.keys())
+    return Committed(frozenset(lost), duplicates)
+
+
+async def _load(connection: Any, run_ids: list[int]) -> list[OwnedRun]:
+    """Runs with their definitions and attempts; a body that many runs share is held once."""
+    runs = [run_row(values) for values in await connection.fetch(statements.RUNS, run_ids)]
+    bodies: dict[str, bytes] = dict(await connection.fetch(statements.BODIES, list({run.digest for run in runs})))
+    attempts: dict[int, list[AttemptRow]] = {run.id: [] for run in runs}
+    async with connection.transaction(readonly=True):
+        cursor = await connection.cursor(statements.ATTEMPTS, run_ids)
+        while rows := await cursor.fetch(CLAIM_ROWS):
+            for values in rows:
+                attempts[values[0]].append(attempt_row(values))
+    return [OwnedRun(run, bodies[run.digest], attempts[run.id]) for run in runs]
