@@ -16,6 +16,7 @@ top always has a key.
 
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.number cimport PyNumber_Index
 from libc.stdint cimport int64_t, uint64_t
 
 from types import GenericAlias
@@ -57,19 +58,20 @@ cdef class PriorityQueue:
     def __class_getitem__(cls, item):
         return GenericAlias(cls, item)
 
-    def push(self, key, int64_t priority):
-        """Add a key that is not in the queue.
+    def push(self, key, priority):
+        """Add a key that is not in the queue, behind its equals.
 
         Raises ValueError if it is there and the queue has its index of keys; without the index a doubled key
         is found when the index is built, so callers promise not to push one.
         """
+        cdef int64_t number = PyNumber_Index(priority)  # C would cut a float short in silence
         if self._size == self._capacity:
             self._grow()
         if self._index is not None:
             if key in self._index:
                 raise ValueError(f"{key!r} is in the queue")
             self._index[key] = self._free_slot()
-        self._add(key, priority)
+        self._add(key, number)
 
     def pop(self):
         """Take out the first key. Raises IndexError when empty."""
@@ -94,14 +96,15 @@ cdef class PriorityQueue:
         self._forget(slot)
         return True
 
-    def change(self, key, int64_t priority):
+    def change(self, key, priority):
         """Give this key another priority and put it behind its new equals, as if it arrived at this moment.
 
         Returns whether it was there.
         """
+        cdef int64_t number = PyNumber_Index(priority)
         if not self.remove(key):
             return False
-        self.push(key, priority)
+        self.push(key, number)
         return True
 
     def priority(self, key):
@@ -195,9 +198,8 @@ cdef class PriorityQueue:
                 kept += 1
         self._size = kept
         self._gone = 0
-        for at in range((kept + 2) // 4, -1, -1):
-            if at < kept:
-                sink(self._heap, kept, at, self._heap[at])
+        for at in range((kept - 2) // 4, -1, -1):
+            sink(self._heap, kept, at, self._heap[at])
         return 0
 
     cdef dict _indexed(self):
