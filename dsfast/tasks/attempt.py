@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from typing import Any
 
 from dsfast.model import AttemptState, Outcome
 from dsfast.tasks import outputs
@@ -33,25 +34,37 @@ class Attempt:
 
     @property
     def killed(self) -> bool:
+        """Whether a kill decides how it ends."""
         return self._killed is not None
 
+    @property
+    def over(self) -> bool:
+        """Whether its own end is known, though what it left behind may still have to die."""
+        return self.process is None or self.process.status is not None
+
     def kill(self, grace: float, reason: str) -> None:
-        """See `Execution.kill`. An attempt whose main process has exited already keeps its own end."""
+        """See `Execution.kill`. An attempt that is over already keeps its own end."""
         if self.process is None:
             return
-        if self._killed is None and self.process.status is None:
+        if self._killed is None and not self.over:
             self._killed = reason
         self.process.kill(grace)
 
     def ended(self, status: ExitStatus) -> None:
         """Its main process has ended in this way, and its tree is gone."""
-        if status != 0 or self.killed:
+        if status == 0 and not self.killed:
+            self.succeed()
+        else:
             self.conclude(AttemptState.FAILED, exit_code(status), reason(status))
-        elif self.log.size <= SCAN_INLINE_BYTES_MAX:
+
+    def succeed(self) -> None:
+        """It has done its work: collect its output values, off the loop if its log is long, and report."""
+        if self.log.size <= SCAN_INLINE_BYTES_MAX:
             self._succeed(self._collect())
         else:
             loop = asyncio.get_running_loop()
-            loop.run_in_executor(None, self._collect).add_done_callback(lambda found: self._succeed(found.result()))
+            collecting = loop.run_in_executor(None, self._collect)
+            collecting.add_done_callback(lambda found: self._succeed(found.result()))
 
     def fail(self, code: int | None, sentence: str) -> None:
         """It failed for a reason of its own that only we can tell: say so in the log as well."""
@@ -62,12 +75,17 @@ class Attempt:
         """Report the end; a kill that came before it decides what it is called."""
         if self._killed is not None:
             state, sentence, values = AttemptState.KILLED, self._killed, b""
+        self.process = None
         self._done(Outcome(state, code, sentence, values, self._started_at, time.time()))
+
+    def result(self) -> dict[str, Any]:
+        """Values that the task has handed over directly; they win over those in its log and file."""
+        return {}
 
     def _collect(self) -> bytes | str:
         """The task's output values, or a sentence that says what is wrong with them."""
         try:
-            return outputs.collect(self.job.log, self.log.size, self.job.output)
+            return outputs.encode(outputs.collect(self.job.log, self.log.size, self.job.output) | self.result())
         except outputs.BadOutputs as error:
             return str(error)
         except OSError as error:

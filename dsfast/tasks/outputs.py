@@ -24,19 +24,21 @@ class BadOutputs(ValueError):
     """The values cannot be handed on; the message is a sentence for the task's owner."""
 
 
-def collect(log: Path, log_size: int, output: Path) -> bytes:
-    """The values as a JSON object, or nothing when there are none. Raises BadOutputs, and OSError from reading."""
+def collect(log: Path, log_size: int, output: Path) -> dict[str, Any]:
+    """The values. Raises BadOutputs, and OSError from reading."""
     values: dict[str, Any] = {}
     if log_size:
         for text in _chunks(log, log_size):
             if _OPENING in text:
                 values.update(values_in(text))
     values.update(_from_file(output))
-    return encode(values) if values else b""
+    return values
 
 
 def encode(values: dict[str, Any]) -> bytes:
-    """These values as a JSON object. Raises BadOutputs when they are too large."""
+    """These values as a JSON object, nothing for none. Raises BadOutputs when they are too large."""
+    if not values:
+        return b""
     encoded = msgspec.json.encode(values)
     if len(encoded) > OUTPUTS_BYTES_MAX:
         raise BadOutputs(

@@ -1,12 +1,13 @@
 """What the kernel tells about processes: who is whose child, in which session, with which environment.
 
-Imports nothing but os, so that the guardian can use it before anything heavy is loaded. Every answer may be
+Imports nothing heavy, so that the guardian can use it before anything heavy is loaded. Every answer may be
 outdated when it arrives, except about our own children: they stay (as zombies at least) until we reap them.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -64,6 +65,26 @@ def descendants(roots: Iterable[int]) -> Iterator[tuple[int, int]]:
                 seen.add(pid)
                 waiting.append(pid)
                 yield pid, parent
+
+
+def signal_all(family: Iterable[tuple[int, int]], number: int) -> None:
+    """Signal these (pid, parent), leaving out whoever is gone, has another parent by now, or may not be signalled.
+
+    Between the two looks a pidfd holds on to the process, so none is hit that only has its number.
+    """
+    for pid, parent in family:
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:  # gone; or we are out of descriptors, and it is found again when its parent is dead
+            continue
+        try:
+            seen = stat(pid)
+            if seen is not None and seen.parent == parent:
+                signal.pidfd_send_signal(fd, number)
+        except (ProcessLookupError, PermissionError):
+            continue
+        finally:
+            os.close(fd)
 
 
 def stat(pid: int) -> Stat | None:

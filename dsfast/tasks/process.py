@@ -75,8 +75,13 @@ class Process:
         self.working_since: float = int(time.clock_gettime(time.CLOCK_BOOTTIME) * _HERTZ) - 1  # in the kernel's ticks
 
     def rest(self) -> bool:
-        """It waits for more work: nothing that appears from now on is its. False if something it started is left."""
-        if _children.left_by(self) or proc.children(self.pid):
+        """It waits for more work: nothing that appears from now on is its. False if it is not fit to: end it."""
+        try:
+            if self._kill_at is not None or self.status is not None:
+                return False
+            if _children.left_by(self) or proc.children(self.pid):
+                return False
+        except OSError:  # we cannot look, so we cannot know
             return False
         self.working_since = math.inf
         _children.disown(self)
@@ -115,7 +120,7 @@ class Process:
         if self.status is None:
             _signal_group(self.pid, signal.SIGKILL)
             with suppress(OSError):  # what is missed for want of descriptors surfaces when the main process is dead
-                _signal_below(self.pid, signal.SIGKILL)
+                proc.signal_all(list(proc.descendants([self.pid])), signal.SIGKILL)
         else:
             self._settle_soon()
 
@@ -236,6 +241,8 @@ class _Children:
         path = f"/proc/self/task/{os.getpid()}/children"  # orphans go to the first thread
         if path == self._path:
             return
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # as inherited; the dead would vanish unseen
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             proc.become_subreaper()
             self.null = os.open("/dev/null", os.O_RDWR)
@@ -334,24 +341,4 @@ def _signal_trees(roots: list[int], number: signal.Signals) -> None:
     for pid in roots:
         with suppress(PermissionError):
             os.kill(pid, number)
-    _signal(below, number)
-
-
-def _signal_below(root: int, number: signal.Signals) -> None:
-    _signal(list(proc.descendants([root])), number)
-
-
-def _signal(below: Iterable[tuple[int, int]], number: signal.Signals) -> None:
-    for pid, parent in below:
-        try:
-            fd = os.pidfd_open(pid)
-        except OSError:
-            continue  # gone, or we are out of descriptors: it surfaces as an orphan when its parent is dead
-        try:
-            seen = proc.stat(pid)
-            if seen is not None and seen.parent == parent:
-                signal.pidfd_send_signal(fd, number)
-        except (ProcessLookupError, PermissionError):
-            continue
-        finally:
-            os.close(fd)
+    proc.signal_all(below, number)
