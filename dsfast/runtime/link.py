@@ -82,10 +82,10 @@ class Link(asyncio.Protocol):
 
     def flush(self) -> None:
         """Hand everything queued to the kernel in one write, unless the peer is not reading at the moment."""
-        if self._paused or not self._frames or self._transport is None:
+        if self._paused or not self._frames:
             return
         frames, self._frames = self._frames, []
-        self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        self._write(frames[0] if len(frames) == 1 else b"".join(frames))
         if not self._paused:  # the write itself may have filled the transport
             self._unsent_bytes = 0
 
@@ -111,7 +111,7 @@ class Link(asyncio.Protocol):
         self._arm(self._limits.handshake_seconds)
         self._handshake = handshake = self._start(transport)
         if isinstance(handshake, Dialling):
-            transport.write(encode(handshake.start()))
+            self._write(encode(handshake.start()))
         self._table.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -147,7 +147,7 @@ class Link(asyncio.Protocol):
         if self.peer is None or self._transport is None:
             self.drop("closed")
         else:
-            self._transport.write(b"".join(self._frames))
+            self._write(b"".join(self._frames))
             self._transport.close()
 
     def _about_link(self, kind: int, body: bytes) -> None:
@@ -163,16 +163,15 @@ class Link(asyncio.Protocol):
             raise ProtocolError(f"a {self.peer.role} may not send {name} to a {self._table.me.role}")
 
     def _shake(self, kind: int, body: bytes) -> None:
-        handshake, transport = self._handshake, self._transport
+        handshake = self._handshake
         assert handshake is not None
-        assert transport is not None
         answer = handshake.receive(kind, body)
         if handshake.trusted:
             self._decoder.body_bytes_max = self._limits.body_bytes_max
         if handshake.peer is not None and not self._table.admit(self, handshake.peer):
             return
         if answer is not None:
-            transport.write(encode(answer))
+            self._write(encode(answer))
         if handshake.peer is not None:
             self._begin(handshake.peer)
 
@@ -248,8 +247,13 @@ class Link(asyncio.Protocol):
 
     def _say(self, command: Command) -> None:
         """Send a heartbeat past the queue; one that waits is not needed, because the bytes before it are heard too."""
-        if not self._paused and self._transport is not None:
-            self._transport.write(encode(command))
+        if not self._paused:
+            self._write(encode(command))
+
+    def _write(self, data: bytes) -> None:
+        """Unless the connection is gone already and the loop has yet to say so: then writing is an error to it."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def _tune(self, transport: asyncio.Transport) -> None:
         limits = self._limits

@@ -6,8 +6,10 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar
+from contextlib import asynccontextmanager, suppress
+from typing import Any, ClassVar, Self, TypeVar, cast
+
+import pytest
 
 from dsfast._core.frame import FrameDecoder
 from dsfast.engine.events import Event, Received
@@ -16,7 +18,7 @@ from dsfast.runtime.handshake import Dialling, Identity, Listening
 from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.links import Links
 from dsfast.wire.codec import decode, encode
-from dsfast.wire.commands import Command
+from dsfast.wire.commands import Command, Ping, Pong
 
 KEY = b"k" * 32
 OTHER_KEY = b"o" * 32
@@ -73,37 +75,58 @@ class Node:
 
 @asynccontextmanager
 async def nodes(*made: Node) -> AsyncIterator[None]:
-    """Close these nodes at the end, whatever happens."""
+    """Close these nodes, and the connections of all peers, at the end, whatever happens."""
     try:
         yield
     finally:
         for node in made:
             await node.links.close()
+        for peer in list(Peer.connected):
+            await peer.hang_up()
 
 
-class Peer:
+class Peer(asyncio.Protocol):
     """The other end of a connection, under the test's control byte by byte."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
+    connected: ClassVar[set[Peer]] = set()
+
+    def __init__(self) -> None:
         self._decoder = FrameDecoder(1 << 30)
-        self._heard: list[tuple[int, int, bytes]] = []
+        self._stream = bytearray()  # received and not yet looked at
+        self._frames: list[tuple[int, int, bytes]] = []
+        self._changed = asyncio.Event()
+        self._lost = False
 
     @classmethod
     async def dial(cls, port: int) -> Peer:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+        _, peer = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
+        return peer
 
-    async def introduce(self, me: Member, keys: tuple[bytes, ...] = (KEY,), cluster: str = CLUSTER) -> None:
-        """Shake hands as an honest dialler."""
-        anyone = member("worker", "", "")
-        side = Dialling(Identity(me, cluster, keys), secrets.token_bytes(32), anyone)
-        self.say(side.start())
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.connected.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._stream += data
+        self._changed.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self.connected.discard(self)
+        self._changed.set()
+
+    async def introduce(self, me: Member, keys: tuple[bytes, ...] = (KEY,)) -> list[bytes]:
+        """Shake hands as an honest dialler; returns the frames that it took. Raises ConnectionError if turned away."""
+        side = Dialling(Identity(me, CLUSTER, keys), secrets.token_bytes(32), member("worker", "", ""))
+        said = [encode(side.start())]
+        self.write(said[0])
         while side.peer is None:
             kind, _, body = await self.frame()
             answer = side.receive(kind, body)
             if answer is not None:
-                self.say(answer)
+                said.append(encode(answer))
+                self.write(said[-1])
+        return said
 
     async def be_dialled(self, me: Member, keys: tuple[bytes, ...] = (KEY,)) -> None:
         """Shake hands as an honest listener."""
@@ -112,36 +135,50 @@ class Peer:
             kind, _, body = await self.frame()
             self.say(side.receive(kind, body))
 
-    def say(self, command: Command, request_id: int = 0) -> None:
-        self.writer.write(encode(command, request_id))
+    def say(self, *commands: Command) -> None:
+        self.write(b"".join(map(encode, commands)))
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
 
     async def frame(self) -> tuple[int, int, bytes]:
         """The next frame. Raises ConnectionError at the end of the connection."""
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while not self._heard:
-                data = await self.reader.read(1 << 16)
-                if not data:
-                    raise ConnectionError("the other side has closed the connection")
-                self._heard = self._decoder.feed(data)
-        return self._heard.pop(0)
+        while not self._frames:
+            self._frames = self._decoder.feed(await self.data())
+        return self._frames.pop(0)
 
     async def hear(self, kind: type[Some]) -> Some:
-        """The next command, which must be of this kind."""
-        number, _, body = await self.frame()
-        command = decode(number, body)
+        """The next command that is no heartbeat, which must be of this kind."""
+        command: Command = Pong()
+        while isinstance(command, Ping | Pong):
+            number, _, body = await self.frame()
+            command = decode(number, body)
         assert isinstance(command, kind), command
         return command
 
     async def nothing_but_the_end(self) -> None:
         """The other side closes the connection, and has not sent another byte."""
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            try:
-                assert await self.reader.read(1) == b""
-            except ConnectionResetError:
-                return
+        with pytest.raises(ConnectionError):
+            raise AssertionError(f"also got {await self.data()!r}")
 
-    def hang_up(self) -> None:
-        self.writer.transport.abort()
+    async def hang_up(self) -> None:
+        """End the connection without a goodbye."""
+        self.transport.abort()
+        with suppress(ConnectionError):
+            while True:
+                await self.data()
+
+    async def data(self) -> bytes:
+        """Whatever has arrived, at least one byte. Raises ConnectionError at the end of the connection."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not self._stream:
+                if self._lost:
+                    raise ConnectionError("the other side has closed the connection")
+                self._changed.clear()
+                await self._changed.wait()
+        data = bytes(self._stream)
+        self._stream.clear()
+        return data
 
 
 class Impostor:
@@ -149,28 +186,25 @@ class Impostor:
 
     def __init__(self) -> None:
         self.me = member("worker", "w")
-        self.dialled: asyncio.Queue[Peer] = asyncio.Queue()
-        self._peers: list[Peer] = []
+        self._dialled: asyncio.Queue[Peer] = asyncio.Queue()
 
     async def next(self) -> Peer:
         """The next connection that somebody makes to us."""
-        return await asyncio.wait_for(self.dialled.get(), DEADLINE_SECONDS)
+        return await asyncio.wait_for(self._dialled.get(), DEADLINE_SECONDS)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.get_running_loop().create_server(self._accept, "127.0.0.1", 0)
         self.me = member("worker", "w", port=self._server.sockets[0].getsockname()[1])
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for peer in self._peers:
-            peer.hang_up()
-        await asyncio.sleep(0)
+        await self._server.wait_closed()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = Peer(reader, writer)
-        self._peers.append(peer)
-        self.dialled.put_nowait(peer)
+    def _accept(self) -> Peer:
+        peer = Peer()
+        self._dialled.put_nowait(peer)
+        return peer
 
 
 def limits(**changes: Any) -> LinkLimits:
