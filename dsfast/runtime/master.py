@@ -31,6 +31,7 @@ from dsfast.runtime.turns import amend
 from dsfast.store.base import Store
 from dsfast.wire.commands import Command
 
+LINKED = frozenset({"master", "worker"})
 COMMIT_RETRY_SECONDS = 0.05  # first wait after a commit failed; doubles
 COMMIT_RETRY_SECONDS_MAX = 2.0  # so that dispatch resumes within two seconds of the database's return
 
@@ -182,9 +183,9 @@ class Master:
     # -- members -------------------------------------------------------------------------------------------
 
     def on_members(self, members: tuple[Member, ...]) -> None:
-        """Keep a link to every worker, and to the masters with a greater id (they have one to us)."""
+        """Keep a link to every worker, and to every other master: its closed port is how we learn of its death."""
         for member in members:
-            if member.role == "worker" or (member.role == "master" and member.id > self._me.id):
+            if member.role in LINKED and member.id != self._me.id:
                 self.links.dial(member)
         self.inbox.put(ev.Members(members))
 
