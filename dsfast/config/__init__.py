@@ -53,7 +53,11 @@ class ClusterConfig:
 class StoreConfig:
     """The database that remembers runs."""
 
-    url: str = setting("sqlite:///{state_dir}/dsfast.db", kinds.URL, "SQLAlchemy URL: sqlite, postgresql or mysql.")
+    url: str = setting(
+        "sqlite:///{state_dir}/dsfast.db",
+        kinds.URL,
+        "SQLAlchemy URL: sqlite:///path or postgresql://user:password@host/name.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,7 @@ class RegistryConfig:
     url: str = setting(
         "database+sqlite:///{state_dir}/registry.db",
         kinds.URL,
-        "zookeeper://host:port,..., database+<SQLAlchemy URL>, or memory:// (one process).",
+        "zookeeper://host:port,host:port or database+<SQLAlchemy URL>.",
     )
     session_seconds: float = setting(10, kinds.DURATION, "How long a member that fell silent stays listed.")
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dsfast.config import Config, load_config, make_state_dir, require_safe_bind, settings
+from dsfast.config import Config, environment_of_flags, load_config, make_state_dir, require_safe_bind, settings
 from dsfast.config.kinds import DURATION, SIZE
 from dsfast.errors import UsageError
+from tests.unit.settings_table import PAGE, current
 
 
 @pytest.fixture
@@ -155,3 +156,33 @@ def test_a_state_directory_that_cannot_be_made_is_a_sentence(here: Path) -> None
     (here / "file").write_text("")
     with pytest.raises(UsageError, match="cannot make the state directory"):
         make_state_dir(load(here, DSFAST_STATE_DIR="file/x"))
+
+
+def test_the_documented_settings_are_the_settings() -> None:
+    page = PAGE.read_text()
+    assert page == current(page), "run: python -m tests.unit.settings_table"
+
+
+def test_what_flags_gave_is_handed_on_to_other_processes(here: Path) -> None:
+    flags = {
+        "worker.groups": "gpu,default",
+        "worker.slots": "3",
+        "worker.drain_seconds": "1m",
+        "store.url": "sqlite:///x",
+    }
+    config = load(here, flags=flags, DSFAST_API_PORT="1")
+    handed = environment_of_flags(config)
+    assert set(handed) == {
+        "DSFAST_WORKER_GROUPS",
+        "DSFAST_WORKER_SLOTS",
+        "DSFAST_WORKER_DRAIN_SECONDS",
+        "DSFAST_STORE_URL",
+    }
+    again = load(here, DSFAST_API_PORT="1", **handed)
+    assert again == config
+
+
+def test_a_state_directory_with_odd_letters_makes_a_proper_url(here: Path) -> None:
+    config = load(here, DSFAST_STATE_DIR=str(here / "a b%20?#"))
+    assert config.store.url == f"sqlite:///{here}/a%20b%2520%3F%23/dsfast.db"
+    assert config.api.token_file == here / "a b%20?#" / "api.token"
