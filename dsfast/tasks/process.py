@@ -72,7 +72,7 @@ class Process:
     def work(self, marks: Iterable[str]) -> None:
         """From now on it runs users' code; `marks` are `NAME=value` pairs that only its tree's environment carries."""
         self.marks = frozenset(mark.encode() for mark in marks)
-        self.working_since: float = int(time.clock_gettime(time.CLOCK_BOOTTIME) * _HERTZ) - 1  # in the kernel's ticks
+        self.working_since: float = _ticks()
 
     def rest(self) -> bool:
         """It waits for more work: nothing that appears from now on is its. False if it is not fit to: end it."""
@@ -204,17 +204,20 @@ def start_process(
     `ended` is called once, on this loop, when the process and all its descendants are gone. Raises
     StartFailed for a shortage on this machine, OSError and ValueError for what is wrong with the command.
     """
-    _children.prepare()
     try:
+        _children.prepare()
+        since = _ticks()
         pid = spawn(argv, env, workdir, (_children.null, output, output, *extra))
     except OSError as error:
         raise shortage(error) from error
     try:
-        process = _children.mains[pid] = Process(pid, os.pidfd_open(pid), marks, ended)
+        process = Process(pid, os.pidfd_open(pid), marks, ended)
     except OSError as error:
         os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise shortage(error) from error
+    process.working_since = since  # before its own start, so that nothing it starts can be older
+    _children.mains[pid] = process
     return process
 
 
@@ -237,20 +240,24 @@ class _Children:
         self._reaped_at = 0.0
 
     def prepare(self) -> None:
-        """Become the parent of orphans, once per operating system process. Raises StartFailed."""
+        """Become the parent of orphans, once per operating system process. Raises OSError."""
         path = f"/proc/self/task/{os.getpid()}/children"  # orphans go to the first thread
         if path == self._path:
+            self._know_others()
             return
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # as inherited; the dead would vanish unseen
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        try:
-            proc.become_subreaper()
-            self.null = os.open("/dev/null", os.O_RDWR)
-            while self.null < 3:  # descriptors 0 to 2 are not free for other uses in a process that starts others
-                self.null = os.dup(self.null)
-        except OSError as error:
-            raise shortage(error) from error
+        proc.become_subreaper()
+        self.null = os.open("/dev/null", os.O_RDWR)
+        while self.null < 3:  # descriptors 0 to 2 are not free for other uses in a process that starts others
+            self.null = os.dup(self.null)
         self._path = path
+        self._know_others()
+
+    def _know_others(self) -> None:
+        """While nothing of ours works, whatever children there are were made by other code."""
+        if all(process.working_since == math.inf for process in self.mains.values()):
+            self._sort()
 
     def left_by(self, process: Process) -> list[int]:
         """The orphans that can only be this process's, after reaping the dead ones."""
@@ -326,6 +333,11 @@ class _Children:
 
 
 _children = _Children()
+
+
+def _ticks() -> int:
+    """Now, as the kernel counts the starts of processes."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _HERTZ)
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

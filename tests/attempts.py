@@ -1,0 +1,80 @@
+"""Attempts for tests: jobs in a temporary directory, run by the real task types."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dsfast.model import Outcome
+from dsfast.tasks.base import Execution, Job
+from dsfast.tasks.environment import build_env
+from dsfast.tasks.types import task_type
+
+DEADLINE_SECONDS = 30  # of everything waited for; a loaded machine needs a second of it
+
+
+def make_job(
+    kind: str,
+    root: Path,
+    task: int = 1,
+    declared: Mapping[str, str] | None = None,
+    workdir: Path | None = None,
+    log_bytes_max: int = 1 << 20,
+    **config: Any,
+) -> Job:
+    """A job of this type with its log, output file and environment under `root`."""
+    output = root / f"{task}.output"
+    names = {"run_id": 1, "task": task, "attempt": 1, "name": "job"}
+    env = build_env(os.environ, ("PATH",), declared or {}, output=output, params={}, **names)
+    settings = msgspec.convert(config, task_type(kind).Config)
+    return Job(
+        **names,
+        config=settings,
+        env=env,
+        workdir=workdir or root,
+        log=root / f"{task}.log",
+        output=output,
+        log_bytes_max=log_bytes_max,
+        params={},
+    )
+
+
+def start(kind: str, job: Job) -> tuple[Execution, asyncio.Future[Outcome]]:
+    """Start it; the future gets its outcome, and an error if there is a second one."""
+    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    return task_type(kind).start(job, outcome.set_result), outcome
+
+
+async def run(kind: str, job: Job) -> Outcome:
+    """Run it to its end."""
+    _, outcome = start(kind, job)
+    return await asyncio.wait_for(outcome, DEADLINE_SECONDS)
+
+
+async def read_fifo(fifo: Path) -> str:
+    """What the next writer of this FIFO says; the way for a task to tell its test that it has come so far."""
+    return await asyncio.wait_for(asyncio.to_thread(fifo.read_text), DEADLINE_SECONDS)
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process, even an unreaped one."""
+    return os.path.exists(f"/proc/{pid}")
+
+
+def carrying(key: str) -> list[int]:
+    """The processes whose environment holds this attempt key: none may be left after an attempt's end."""
+    mark = f"DSFAST_ATTEMPT_KEY={key}".encode()
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            environ = Path("/proc", name, "environ").read_bytes()
+        except OSError:
+            continue
+        if mark in environ.split(b"\0"):
+            found.append(int(name))
+    return found

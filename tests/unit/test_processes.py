@@ -1,0 +1,358 @@
+"""Processes on both event loops: how they start, what they inherit, how they end, and that nothing of them stays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from dsfast.model import AttemptState, Outcome
+from dsfast.tasks.base import StartFailed
+from tests.attempts import DEADLINE_SECONDS, carrying, exists, make_job, read_fifo, run, start
+
+Run = Callable[[Awaitable[Outcome]], Outcome]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        yield runner
+
+
+def shell(runner: asyncio.Runner, root: Path, script: str, **config: object) -> tuple[Outcome, str]:
+    """The outcome of a script and its log."""
+    job = make_job("shell", root, script=script, **config)
+    outcome = runner.run(run("shell", job))
+    return outcome, job.log.read_text()
+
+
+# -- how they end -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "code", "reason"),
+    [
+        ("exit 0", AttemptState.SUCCEEDED, 0, ""),
+        ("exit 3", AttemptState.FAILED, 3, "exit code 3"),
+        ("kill -SEGV $$", AttemptState.FAILED, 139, "killed by SIGSEGV"),
+        ("kill -40 $$", AttemptState.FAILED, 168, "killed by signal 40"),
+        ("sh -c 'kill -KILL $$'; exit $?", AttemptState.FAILED, 137, "exit code 137: a command was killed by SIGKILL"),
+        ("nonesuch", AttemptState.FAILED, 127, "exit code 127: a command was not found"),
+        ("/etc/passwd", AttemptState.FAILED, 126, "exit code 126: a command could not be executed"),
+    ],
+)
+def test_the_end_of_the_main_process_is_the_outcome(
+    runner: asyncio.Runner, tmp_path: Path, script: str, state: AttemptState, code: int, reason: str
+) -> None:
+    outcome, _ = shell(runner, tmp_path, script)
+    assert (outcome.state, outcome.exit_code, outcome.reason) == (state, code, reason)
+    assert 0 < outcome.started_at <= outcome.ended_at
+
+
+def test_an_attempt_ends_with_its_main_process_and_what_it_left_is_gone_by_then(
+    runner: asyncio.Runner, tmp_path: Path
+) -> None:
+    outcome, log = shell(runner, tmp_path, "sleep 1000 & echo $!; setsid sleep 1000 & echo $!; exit 4")
+    assert outcome.exit_code == 4
+    assert [exists(int(pid)) for pid in log.split()] == [False, False]
+
+
+DAEMON = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        if os.environ.get("FORGETFUL"):
+            os.execve("/bin/sh", ["sh", "-c", f"trap '' TERM; echo $$ > {sys.argv[1]}; while :; do sleep 1000; done"], {})
+        open(sys.argv[1], "w").write(str(os.getpid()))
+        while True:
+            signal.pause()
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> str:
+    """The command of a program that leaves a daemon, which ignores SIGTERM, in another session."""
+    (tmp_path / "daemon.py").write_text(DAEMON)
+    os.mkfifo(tmp_path / "fifo")
+    return f"{sys.executable} {tmp_path}/daemon.py {tmp_path}/fifo"
+
+
+def test_a_daemon_that_forked_twice_is_ended_after_its_task(
+    runner: asyncio.Runner, tmp_path: Path, daemon: str
+) -> None:
+    async def body() -> tuple[int, Outcome]:
+        _, outcome = start("shell", make_job("shell", tmp_path, script=f"{daemon}; exit 5"))
+        pid = int(await read_fifo(tmp_path / "fifo"))
+        return pid, await asyncio.wait_for(outcome, DEADLINE_SECONDS)
+
+    pid, outcome = runner.run(body())
+    assert (outcome.state, outcome.exit_code) == (AttemptState.FAILED, 5)
+    assert not exists(pid)
+
+
+def test_a_kill_ends_a_task_that_ignores_sigterm_and_has_a_daemon(
+    runner: asyncio.Runner, tmp_path: Path, daemon: str
+) -> None:
+    async def body() -> tuple[int, Outcome]:
+        script = f"trap '' TERM; {daemon}; while :; do sleep 1000; done"
+        execution, outcome = start("shell", make_job("shell", tmp_path, script=script))
+        pid = int(await read_fifo(tmp_path / "fifo"))
+        execution.kill(0.05, "it took too long")
+        return pid, await asyncio.wait_for(outcome, DEADLINE_SECONDS)
+
+    pid, outcome = runner.run(body())
+    assert (outcome.state, outcome.exit_code, outcome.reason) == (AttemptState.KILLED, 137, "it took too long")
+    assert not exists(pid)
+    assert carrying("0000000000001.1.1") == []
+
+
+def test_a_daemon_that_shed_its_marks_ends_with_the_last_task_that_may_have_left_it(
+    runner: asyncio.Runner, tmp_path: Path, daemon: str
+) -> None:
+    async def body() -> int:
+        bystander, bystander_ends = start("shell", make_job("shell", tmp_path, task=1, script="sleep 1000"))
+        job = make_job("shell", tmp_path, task=2, script=daemon, declared={"FORGETFUL": "1"})
+        _, outcome = start("shell", job)
+        pid = int(await read_fifo(tmp_path / "fifo"))
+        await asyncio.wait_for(outcome, DEADLINE_SECONDS)
+        assert exists(pid)
+        bystander.kill(0, "")
+        await asyncio.wait_for(bystander_ends, DEADLINE_SECONDS)
+        return pid
+
+    assert not exists(runner.run(body()))
+
+
+def test_children_of_other_code_are_left_alone(runner: asyncio.Runner, tmp_path: Path) -> None:
+    older = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    try:
+
+        async def body() -> subprocess.Popen[bytes]:
+            execution, outcome = start("shell", make_job("shell", tmp_path, script="setsid sleep 1000 & sleep 1000"))
+            same_session = subprocess.Popen(["sleep", "1000"])
+            execution.kill(0, "")
+            await asyncio.wait_for(outcome, DEADLINE_SECONDS)
+            return same_session
+
+        younger = runner.run(body())
+        try:
+            assert (older.poll(), younger.poll()) == (None, None)
+        finally:
+            younger.kill()
+            younger.wait()
+    finally:
+        older.kill()
+        older.wait()
+
+
+# -- how they are killed ----------------------------------------------------------------------------------
+
+
+async def killed(job_root: Path, script: str, *graces: float) -> Outcome:
+    """Start the script, wait until it has written to `fifo`, kill it once for each grace."""
+    os.mkfifo(job_root / "fifo")
+    execution, outcome = start("shell", make_job("shell", job_root, script=script))
+    await read_fifo(job_root / "fifo")
+    for grace in graces:
+        execution.kill(grace, "enough")
+    return await asyncio.wait_for(outcome, DEADLINE_SECONDS)
+
+
+def test_a_kill_asks_first_and_waits_for_children_that_clean_up(runner: asyncio.Runner, tmp_path: Path) -> None:
+    child = "trap 'echo cleaned; exit' TERM; echo > fifo; sleep 1000 & wait"
+    outcome = runner.run(killed(tmp_path, f'sh -c "{child}"', 1000))
+    assert (outcome.state, outcome.exit_code) == (AttemptState.KILLED, 143)
+    assert (tmp_path / "1.log").read_text() == "cleaned\n"
+
+
+def test_a_kill_asks_what_the_main_process_has_left_in_another_session(runner: asyncio.Runner, tmp_path: Path) -> None:
+    child = "trap 'echo cleaned; exit' TERM; echo > fifo; sleep 1000 & wait"
+    runner.run(killed(tmp_path, f'setsid sh -c "{child}" & wait', 1000))
+    assert (tmp_path / "1.log").read_text() == "cleaned\n"
+
+
+def test_a_second_kill_can_only_hurry(runner: asyncio.Runner, tmp_path: Path) -> None:
+    outcome = runner.run(killed(tmp_path, "trap '' TERM; echo > fifo; while :; do sleep 1000; done", 1000, 2000, 0.01))
+    assert (outcome.state, outcome.exit_code, outcome.reason) == (AttemptState.KILLED, 137, "enough")
+
+
+def test_a_task_that_exits_by_itself_after_being_asked_counts_as_killed(runner: asyncio.Runner, tmp_path: Path) -> None:
+    outcome = runner.run(killed(tmp_path, "trap 'exit 0' TERM; echo > fifo; sleep 1000 & wait", 1000))
+    assert (outcome.state, outcome.exit_code) == (AttemptState.KILLED, 0)
+
+
+def test_a_stopped_task_can_be_killed_gently(runner: asyncio.Runner, tmp_path: Path) -> None:
+    script = "trap 'echo cleaned; exit' TERM; (echo > fifo; kill -STOP $$) & wait; wait"
+    runner.run(killed(tmp_path, script, 1000))
+    assert (tmp_path / "1.log").read_text() == "cleaned\n"
+
+
+def test_a_kill_after_the_end_changes_nothing(runner: asyncio.Runner, tmp_path: Path) -> None:
+    async def body() -> Outcome:
+        execution, outcome = start("shell", make_job("shell", tmp_path, script="exit 0"))
+        ended = await asyncio.wait_for(outcome, DEADLINE_SECONDS)
+        execution.kill(0, "too late")
+        return ended
+
+    assert runner.run(body()).state is AttemptState.SUCCEEDED
+
+
+# -- what they inherit ------------------------------------------------------------------------------------
+
+
+def test_a_process_inherits_no_descriptor_no_signal_setting_and_no_terminal(
+    runner: asyncio.Runner, tmp_path: Path
+) -> None:
+    leaky = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(leaky, True)
+    previous = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        outcome, log = shell(
+            runner,
+            tmp_path,
+            "exec 9</proc/self/status; readlink /proc/self/fd/0; ls /proc/self/fd | tr '\\n' ' '; echo; "
+            "grep -E 'SigBlk|SigIgn' <&9; cut -d' ' -f5,6 /proc/$$/stat; echo $$",
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
+        signal.signal(signal.SIGUSR1, previous)
+        os.close(leaky)
+    stdin, fds, blocked, ignored, group_and_session, pid = log.splitlines()
+    assert outcome.state is AttemptState.SUCCEEDED
+    assert stdin == "/dev/null"
+    assert set(fds.split()) <= {"0", "1", "2", "3", "9", "10"}  # 3 is ls's directory, 10 the shell's script
+    assert int(blocked.split()[1], 16) == 0
+    assert int(ignored.split()[1], 16) & (1 << 31) - 1 == 0  # the C library keeps 32 and 33 for itself
+    assert group_and_session == f"{pid} {pid}"
+
+
+def test_the_environment_is_exactly_the_jobs(runner: asyncio.Runner, tmp_path: Path) -> None:
+    job = make_job("shell", tmp_path, command=["/usr/bin/env", "-0"], declared={"GREETING": "a\nb=c"})
+    os.environ["DSFAST_SECRET_OF_THE_WORKER"] = "x"
+    try:
+        runner.run(run("shell", job))
+    finally:
+        del os.environ["DSFAST_SECRET_OF_THE_WORKER"]
+    seen = dict(pair.split("=", 1) for pair in job.log.read_text().split("\0") if pair)
+    assert seen == {
+        "PATH": os.environ["PATH"],
+        "GREETING": "a\nb=c",
+        "DSFAST_RUN_ID": "0000000000001",
+        "DSFAST_TASK": "job",
+        "DSFAST_ATTEMPT": "1",
+        "DSFAST_ATTEMPT_KEY": "0000000000001.1.1",
+        "DSFAST_OUTPUT": str(tmp_path / "1.output"),
+    }
+
+
+def test_a_process_starts_in_its_working_directory_and_ours_stays(runner: asyncio.Runner, tmp_path: Path) -> None:
+    before = os.getcwd()
+    (tmp_path / "a b").mkdir()
+    job = make_job("shell", tmp_path, workdir=tmp_path / "a b", command=["pwd"])
+    runner.run(run("shell", job))
+    assert job.log.read_text() == f"{tmp_path}/a b\n"
+    assert os.getcwd() == before
+
+
+# -- what cannot be started -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "sentence"),
+    [
+        (["nonesuch"], 127, "there is no program 'nonesuch' in the task's PATH"),
+        (["./nonesuch"], 127, "there is no program ./nonesuch"),
+        (["./plain"], 126, "./plain may not be executed: it has no execute permission"),
+        (["./lost"], 127, "./lost cannot be started: the interpreter in its first line (#!) does not exist"),
+        (["./text"], 126, "./text is neither a program nor a script whose first line begins with #!"),
+        (["echo", "x" * 200_000], 126, "the arguments and environment of"),
+        (["echo", "a\0b"], 126, "a NUL character cannot be passed to a process"),
+    ],
+)
+def test_a_command_that_cannot_be_started_fails_with_a_sentence_that_is_in_the_log_too(
+    runner: asyncio.Runner, tmp_path: Path, command: list[str], code: int, sentence: str
+) -> None:
+    for name, content, mode in (("plain", "", 0o600), ("lost", "#!/nonesuch\n", 0o700), ("text", "hello", 0o700)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(mode)
+    job = make_job("shell", tmp_path, command=command)
+    outcome = runner.run(run("shell", job))
+    assert (outcome.state, outcome.exit_code) == (AttemptState.FAILED, code)
+    assert sentence in outcome.reason
+    assert job.log.read_text() == f"dsfast: {outcome.reason}\n"
+
+
+def test_a_working_directory_that_does_not_exist_fails_the_attempt(runner: asyncio.Runner, tmp_path: Path) -> None:
+    job = make_job("shell", tmp_path, script="echo hello", workdir=tmp_path / "nonesuch")
+    outcome = runner.run(run("shell", job))
+    assert outcome.reason == f"the working directory {tmp_path}/nonesuch does not exist on this worker"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.log"]
+
+
+def test_a_shortage_of_ours_is_not_the_tasks_failure(runner: asyncio.Runner, tmp_path: Path) -> None:
+    runner.run(run("shell", make_job("shell", tmp_path, script=":")))  # so that everything is loaded
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def refused() -> None:
+        outcomes: list[Outcome] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(StartFailed, match="Too many open files"):
+                start("shell", make_job("shell", tmp_path, script=":"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert outcomes == []
+
+    runner.run(refused())
+    assert runner.run(run("shell", make_job("shell", tmp_path, script=":"))).state is AttemptState.SUCCEEDED
+
+
+def test_running_out_of_descriptors_while_tasks_run_delays_their_end_and_loses_none(
+    runner: asyncio.Runner, tmp_path: Path
+) -> None:
+    async def body() -> Outcome:
+        _, outcome = start("shell", make_job("shell", tmp_path, script="sleep 1000 & setsid sleep 1000 & exit 3"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(outcome), 0.3)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return await asyncio.wait_for(outcome, DEADLINE_SECONDS)
+
+    assert runner.run(body()).exit_code == 3
+
+
+# -- that nothing stays -----------------------------------------------------------------------------------
+
+
+def test_five_hundred_processes_leave_no_descriptor_and_no_zombie(runner: asyncio.Runner, tmp_path: Path) -> None:
+    async def wave(width: int) -> None:
+        jobs = [make_job("shell", tmp_path, task=number, script="sleep 1000 & :") for number in range(width)]
+        await asyncio.gather(*(run("shell", job) for job in jobs))
+
+    def kept() -> tuple[int, list[str]]:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        return len(os.listdir("/proc/self/fd")), children
+
+    runner.run(wave(10))
+    before = kept()
+    for _ in range(10):
+        runner.run(wave(25))
+    assert kept() == before
