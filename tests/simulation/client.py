@@ -1,0 +1,92 @@
+"""People and programs: they submit workflows, cancel runs, ask for explanations, and ask again until answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dsfast.engine.events import Received
+from dsfast.model import Workflow, canonical
+from dsfast.wire import commands as cmd
+from dsfast.wire.codec import decode, encode
+
+if TYPE_CHECKING:
+    from tests.simulation.master_host import MasterHost
+    from tests.simulation.world import World
+
+CLIENT = "client@1"
+PATIENCE_SECONDS = 5.0  # without an answer for so long a client asks another master
+
+
+class Client:
+    """Sends requests to masters and takes their answers; its links never fail, its masters do."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._requests: dict[int, cmd.Command] = {}  # not answered yet
+        self._count = 0
+        self.accepted: dict[str, int] = {}  # idempotency key -> run
+        self.anonymous = 0  # runs accepted without a key
+        self.unwanted: set[int] = set()  # runs that a cancel was asked for
+
+    def submit(self, workflow: Workflow, key: str | None) -> None:
+        """Submit a workflow; with a key until it is accepted, and sometimes twice."""
+        self._ask(cmd.Submit(canonical(workflow), b"{}", key))
+        if key is not None and self._world.rng.random() < 0.1:
+            self._ask(cmd.Submit(canonical(workflow), b"{}", key))
+
+    def cancel(self, run_id: int) -> None:
+        """Cancel a run at whoever owns it, until that is done or the run has ended."""
+        self.unwanted.add(run_id)
+        self._ask(cmd.Cancel(run_id, "changed my mind", self._world.rng.choice((None, 0.0, 3.0))))
+
+    def explain(self, run_id: int) -> None:
+        """Ask every master why the run does not go on; one answers."""
+        for master in self._world.masters():
+            master.put(Received(CLIENT, 0, cmd.Explain(run_id)))
+
+    def hear(self, peer: str, request_id: int, command: cmd.Command, master: MasterHost) -> None:
+        """An answer, if it is for us."""
+        if peer != CLIENT:
+            return
+        frame = encode(command, request_id)
+        answer = decode(command.KIND, frame[20:])
+        asked = self._requests.get(request_id)
+        if asked is None:
+            return
+        if isinstance(answer, cmd.Failed):
+            self._world.clock.after(0.2, self._again, request_id)
+            return
+        del self._requests[request_id]
+        match asked, answer:
+            case cmd.Submit(), cmd.Submitted():
+                self._accept(asked, answer)
+            case cmd.Cancel(), cmd.Done():
+                assert asked.run_id == answer.run_id
+            case _:
+                raise AssertionError(f"{asked} was answered with {answer}")
+
+    def _accept(self, asked: cmd.Submit, answer: cmd.Submitted) -> None:
+        if asked.idempotency_key is None:
+            self.anonymous += 1
+            return
+        known = self.accepted.setdefault(asked.idempotency_key, answer.run_id)
+        assert known == answer.run_id, f"one key, two runs: {known} and {answer.run_id}"
+
+    def _ask(self, command: cmd.Command) -> None:
+        self._count += 1
+        self._requests[self._count] = command
+        self._again(self._count)
+
+    def _again(self, request_id: int) -> None:
+        asked = self._requests.get(request_id)
+        if asked is None:
+            return
+        if isinstance(asked, cmd.Cancel) and self._world.store.runs[asked.run_id].state.final:
+            del self._requests[request_id]
+            return
+        masters = self._world.masters()
+        if masters:
+            master = self._world.rng.choice(masters)
+            master.put(Received(CLIENT, request_id, asked))
+        if not isinstance(asked, cmd.Submit) or asked.idempotency_key is not None:
+            self._world.clock.after(PATIENCE_SECONDS, self._again, request_id)

@@ -1,0 +1,183 @@
+"""Links of the simulated cluster: byte streams through the real codec, kept up by masters that dial.
+
+What is promised is what dsfast.runtime.links promises: commands arrive in order or the link ends, nothing of an
+old link is delivered after a newer one is up, LinkUp and LinkDown of a peer alternate, and PeerDead is said when
+a dialled process is gone. A link that is cut loses what is on its way, and each end learns of it in its own time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dsfast._core.frame import FrameDecoder
+from dsfast.engine.events import LinkDown, LinkUp, PeerDead, Received
+from dsfast.model import Member
+from dsfast.wire.codec import decode, encode
+from dsfast.wire.commands import Command
+
+if TYPE_CHECKING:
+    from tests.simulation.host import Host
+    from tests.simulation.world import World
+
+BODY_BYTES_MAX = 64 << 20
+NOTICE_SECONDS = 6.0  # a silent cut is noticed by heartbeats within this
+CONNECT_SECONDS = 5.0  # a try to connect into nowhere gives up after this
+
+
+class Stream:
+    """One direction of a link."""
+
+    def __init__(self, link: Link, sender: Host, receiver: Host) -> None:
+        self.link = link
+        self.sender = sender
+        self.receiver = receiver
+        self.arrives = 0.0  # when what was sent last arrives: later sends arrive later
+        self._unsent: list[bytes] = []
+        self._decoder = FrameDecoder(BODY_BYTES_MAX)
+
+    def queue(self, command: Command, request_id: int) -> None:
+        self._unsent.append(encode(command, request_id))
+
+    def flush(self) -> None:
+        """Put what is queued on its way, in one piece or in two."""
+        world = self.link.world
+        data, self._unsent = b"".join(self._unsent), []
+        if not data or self.link.cut:
+            return
+        if world.rng.random() < 0.2:
+            at = world.rng.randrange(len(data))
+            self._send(data[:at])
+            self._send(data[at:])
+        else:
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        world = self.link.world
+        self.arrives = max(self.arrives, world.clock.now + world.latency())
+        world.clock.after(self.arrives - world.clock.now, self._arrive, data)
+
+    def _arrive(self, data: bytes) -> None:
+        if self.link.cut or not self.receiver.alive:
+            return
+        for kind, request_id, body in self._decoder.feed(data):
+            self.receiver.put(Received(self.sender.member.id, request_id, decode(kind, body)))
+
+
+class Link:
+    """A connection between two lives of daemons; `dialler` has set it up."""
+
+    def __init__(self, world: World, dialler: Host, listener: Host) -> None:
+        self.world = world
+        self.ends = (dialler, listener)
+        self.cut = False
+        self.told: set[str] = set()  # ends that believe in it
+        self.streams = {
+            dialler.member.id: Stream(self, dialler, listener),
+            listener.member.id: Stream(self, listener, dialler),
+        }
+
+    def open(self) -> None:
+        """The listener has it first; the dialler after the answer has travelled back."""
+        dialler, listener = self.ends
+        self._report_up(listener, dialler)
+        back = self.streams[listener.member.id]
+        back.arrives = self.world.clock.now + self.world.latency()
+        self.world.clock.after(back.arrives - self.world.clock.now, self._report_up, dialler, listener)
+
+    def _report_up(self, end: Host, peer: Host) -> None:
+        if not self.cut and end.alive:
+            self.told.add(end.member.id)
+            end.links[peer.member.id] = self
+            end.put(LinkUp(peer.member))
+
+    def break_off(self, notice: float) -> None:
+        """Cut it; each end that lives notices within `notice` seconds, by chance."""
+        if self.cut:
+            return
+        self.cut = True
+        for end in self.ends:
+            self.world.clock.after(self.world.rng.random() * notice, self.end_at, end)
+
+    def end_at(self, end: Host) -> None:
+        """This end learns that the link is over, once."""
+        peer = self.ends[0] if end is self.ends[1] else self.ends[1]
+        if end.member.id not in self.told or end.links.get(peer.member.id) is not self:
+            self.told.discard(end.member.id)
+            if end is self.ends[0] and end.alive and peer.member.id not in end.links:
+                self.world.network.redial(end, peer.member.id)
+            return
+        self.told.discard(end.member.id)
+        del end.links[peer.member.id]
+        if end.alive:
+            end.put(LinkDown(peer.member.id, "cut"))
+            if end is self.ends[0]:
+                self.world.network.redial(end, peer.member.id)
+
+
+class Network:
+    """Who can reach whom, and who dials whom."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._dialled: set[tuple[str, str]] = set()
+        self._blocked: dict[frozenset[str], float] = {}  # names of hosts -> until when
+        self.links: list[Link] = []
+
+    def dial(self, host: Host, member: Member) -> None:
+        """Keep a link to this life, until it is known to be over."""
+        pair = (host.member.id, member.id)
+        if pair not in self._dialled:
+            self._dialled.add(pair)
+            self._world.clock.after(self._world.latency(), self._try, host, member.id, 0)
+
+    def redial(self, host: Host, peer_id: str) -> None:
+        """A link that was dialled has ended: try again at once."""
+        if (host.member.id, peer_id) in self._dialled:
+            self._world.clock.after(self._world.latency(), self._try, host, peer_id, 0)
+
+    def _try(self, host: Host, peer_id: str, tries: int) -> None:
+        if not host.alive or peer_id in host.links:
+            return
+        world, peer = self._world, self._world.lives[peer_id]
+        if self.is_blocked(host.name, peer.name) or (not peer.alive and not peer.refuses):
+            wait = CONNECT_SECONDS * world.rng.random() + min(0.05 * 2**tries, 5.0)
+            world.clock.after(wait, self._try, host, peer_id, tries + 1)
+        elif peer.alive:
+            self._connect(host, peer)
+        else:
+            self._dialled.discard((host.member.id, peer_id))
+            host.put(PeerDead(peer_id))
+
+    def _connect(self, host: Host, peer: Host) -> None:
+        old = peer.links.get(host.member.id)
+        if old is not None:  # the listener has not noticed yet that the old one is over
+            old.cut = True
+            old.end_at(peer)
+        link = Link(self._world, host, peer)
+        self.links = [each for each in self.links if not each.cut]
+        self.links.append(link)
+        link.open()
+
+    def cut(self, first: str, second: str, notice: float = NOTICE_SECONDS) -> None:
+        """End the links between two hosts, by name."""
+        for link in self.links:
+            if {end.name for end in link.ends} == {first, second}:
+                link.break_off(notice)
+
+    def block(self, first: str, second: str, seconds: float) -> None:
+        """Cut two hosts off from each other for a while."""
+        self._blocked[frozenset((first, second))] = self._world.clock.now + seconds
+        self.cut(first, second)
+
+    def is_blocked(self, first: str, second: str) -> bool:
+        return self._blocked.get(frozenset((first, second)), 0.0) > self._world.clock.now
+
+    def heal(self) -> None:
+        """Everybody reaches everybody."""
+        self._blocked.clear()
+
+    def drop_host(self, host: Host, notice: float) -> None:
+        """The host's process is gone: its links end."""
+        for link in self.links:
+            if host in link.ends:
+                link.break_off(notice)
