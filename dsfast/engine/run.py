@@ -123,7 +123,7 @@ class Run:
         """Count a failure; seconds until the next try, or None if it has failed for good."""
         failures = self.failures[task] = self.failures.get(task, 0) + 1
         retry = self.plan.traits[task].retry
-        return retry.wait(failures) if failures <= retry.limit and not self.stopping else None
+        return retry.wait(failures) if failures <= retry.limit else None
 
     def give_up(self, task: int) -> bool:
         """The task will never succeed, nor will anything that depends on it; whether the run must stop now for it."""
