@@ -65,8 +65,9 @@ class PostgresServer:
         return self.new_database(template=TEMPLATE)
 
     def sql(self, statement: str, database: str = "postgres") -> str:
-        """Run one statement as the administrator; returns what psql prints."""
-        command = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url(database)]
+        """Run statements as the administrator, in a database or at a URL; returns what psql prints."""
+        url = database if "://" in database else self.url(database)
+        command = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement, url]
         done = self._run(command)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
