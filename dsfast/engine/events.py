@@ -71,8 +71,9 @@ class RunsLost:
 
 @dataclass(slots=True)
 class RunsEnded:
-    """Answer to a look-up: these runs (id -> last epoch) ended, or never were (epoch 0)."""
+    """Answer to a look-up: of the runs asked about, these (id -> last epoch) ended, or never were (epoch 0)."""
 
+    asked: set[int]
     epochs: dict[int, int]
 
 

@@ -1,7 +1,9 @@
 """What workers say to a master.
 
-What arrives late, twice, or from before a failover is recognised in one place, `Core.awaited`: an attempt that is
-not live on that worker under that number is acknowledged, so that the worker can forget it, and changes nothing.
+What arrives late, twice, or from before a failover is recognised in one place, `Core.awaited`: an attempt of a run of
+ours that is not live on that worker under that number is acknowledged, so that the worker can forget it, and changes
+nothing. The result of a run that is not ours may be all there is of it, so it is acknowledged only once the store says
+that the run has ended.
 That a task runs is written only if it still runs START_FLUSH_SECONDS later, together with all others that do.
 """
 
@@ -44,9 +46,13 @@ def flush_starts(core: Core, fx: MasterEffects) -> None:
 def on_result(core: Core, e: Received, c: cmd.Result, fx: MasterEffects) -> None:
     key = (c.run_id, c.task, c.attempt)
     live = core.awaited(e.peer_id, key)
-    fx.sends.append((e.peer_id, 0, cmd.ResultAck(*key)))
     if live is None:
         core.refused_results += 1
+    if c.run_id not in core.runs:
+        _ask_about(core, e.peer_id, key, fx)
+        return
+    fx.sends.append((e.peer_id, 0, cmd.ResultAck(*key)))
+    if live is None:
         return
     row, outcome = live.row, c.outcome
     row.started_at = outcome.started_at or row.started_at
@@ -109,9 +115,8 @@ def _never_ended(core: Core, run: Run, live: Live, fx: MasterEffects) -> None:
 
 def _on_held(core: Core, worker: Worker, key: cmd.Attempt, fx: MasterEffects) -> None:
     run = core.runs.get(key[0])
-    if run is None:  # not ours: perhaps another master's, perhaps it ended while the worker was away
-        core.orphans.setdefault(key[0], set()).add((worker.id, key))
-        fx.lookups.add(key[0])
+    if run is None:
+        _ask_about(core, worker.id, key, fx)
         return
     live = run.awaits(worker.id, key)
     if live is None:
@@ -120,10 +125,16 @@ def _on_held(core: Core, worker: Worker, key: cmd.Attempt, fx: MasterEffects) ->
         core.send_kill(run, live, fx)
 
 
+def _ask_about(core: Core, worker_id: str, key: cmd.Attempt, fx: MasterEffects) -> None:
+    """A worker holds an attempt of a run that is not ours: another master waits for it, or its run has ended."""
+    core.orphans.setdefault(key[0], set()).add((worker_id, key))
+    fx.lookups.add(key[0])
+
+
 def on_runs_ended(core: Core, e: RunsEnded, fx: MasterEffects) -> None:
-    """Let workers forget, or kill, what they hold of runs that are over."""
-    for run_id in list(core.orphans):
-        for worker_id, key in core.orphans.pop(run_id) if run_id in e.epochs else ():
-            fx.sends.append((worker_id, 0, cmd.Kill(*key, e.epochs[run_id], 0.0, "its run has ended")))
-            fx.sends.append((worker_id, 0, cmd.ResultAck(*key)))
-    core.orphans.clear()
+    """Let workers forget, or kill, what they hold of runs that are over; the others' owners will ask for theirs."""
+    for run_id in sorted(e.asked):
+        for worker_id, key in sorted(core.orphans.pop(run_id, ())):
+            if run_id in e.epochs:
+                fx.sends.append((worker_id, 0, cmd.ResultAck(*key)))
+                fx.sends.append((worker_id, 0, cmd.Kill(*key, e.epochs[run_id], 0.0, "its run has ended")))

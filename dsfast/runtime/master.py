@@ -163,10 +163,10 @@ class Master:
             try:
                 row = await self.store.run(run_id)
             except Unavailable:
-                return  # the worker says again what it holds on its next link
+                continue  # the worker says again what it holds on its next link
             if row is None or row.state.final:
                 ended[run_id] = 0 if row is None else row.epoch
-        self.inbox.put(ev.RunsEnded(ended))
+        self.inbox.put(ev.RunsEnded(run_ids, ended))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)

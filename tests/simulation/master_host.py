@@ -130,7 +130,7 @@ class MasterHost(Host):
             row = self.world.store.runs.get(run_id)
             if row is None or row.state.final:
                 ended[run_id] = 0 if row is None else row.epoch
-        self.world.clock.after(self.world.store_latency(), self.put, ev.RunsEnded(ended))
+        self.world.clock.after(self.world.store_latency(), self.put, ev.RunsEnded(set(run_ids), ended))
 
     # -- members ------------------------------------------------------------------------------------------------
 
