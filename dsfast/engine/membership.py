@@ -115,18 +115,17 @@ def claim_rest(core: Core, fx: MasterEffects) -> None:
 
 
 def on_claimed(core: Core, e: ev.Claimed, fx: MasterEffects) -> None:
-    """Continue runs read back from the store: adopt what may still run, open what is ready."""
-    holders: dict[str, set[int]] = {}
-    for owned in e.runs:
-        run = _restore(core, owned, fx)
-        for live in run.live.values():
-            holders.setdefault(live.row.worker or "", set()).add(run.id)
-    for worker_id, run_ids in holders.items():
-        worker = core.dispatcher.workers[worker_id]
-        if worker.id in core.dead:
+    """Continue runs read back from the store: adopt what may still run, open what is ready.
+
+    All workers are asked, also those to which no row says that anything is bound: they may hold a result that was
+    not acknowledged, and they refuse the former owner from now on.
+    """
+    claimed = {_restore(core, owned, fx).id for owned in e.runs}
+    for worker in list(core.dispatcher.workers.values()):
+        if worker.linked:
+            _adopt(core, worker, claimed & core.runs.keys(), fx)
+        elif worker.id in core.dead:
             _bury(core, worker, "its worker died", fx)
-        elif worker.linked:
-            _adopt(core, worker, run_ids & core.runs.keys(), fx)
 
 
 def _restore(core: Core, owned: OwnedRun, fx: MasterEffects) -> Run:
