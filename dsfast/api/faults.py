@@ -54,7 +54,8 @@ async def answer_fault(request: Request, error: Exception) -> Response:
     if isinstance(error, ProtocolError):
         return fault(502, "protocol", f"a daemon of the cluster gave an answer that makes no sense: {error}")
     if isinstance(error, HTTPException):
-        return fault(error.status_code, _CODES.get(error.status_code, "http"), f"{error.detail}: {request.url.path}")
+        text = f"{request.method} {request.url.path}: {error.detail.lower()}"
+        return fault(error.status_code, _CODES.get(error.status_code, "http"), text)
     return _internal(request, error)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -23,7 +23,7 @@ from dsfast.api.shapes import (
     YamlQuery,
 )
 from dsfast.errors import Problem, UsageError
-from dsfast.formats import load_workflow, parse_body
+from dsfast.formats.yaml_workflow import load_workflow, parse_body
 from dsfast.model import Priority, Workflow, canonical
 from dsfast.rows import RunRow
 from dsfast.runtime.api import Gateway
@@ -74,18 +74,20 @@ async def _submission(call: Call[YamlQuery]) -> Submission:
         return await call.json(Submission)
     query = call.query
     try:
-        text, params = (await call.body()).decode(), json.loads(query.params)
-    except ValueError as error:
-        raise UsageError(Problem(f"the body is not UTF-8, or `params` not JSON: {error}")) from None
-    return msgspec.convert(
-        {"workflow": text, "params": params, "priority": query.priority, "source": query.source}, Submission
-    )
+        workflow = msgspec.Raw(msgspec.json.encode((await call.body()).decode()))
+        params = msgspec.json.decode(query.params, type=dict[str, Any])
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise UsageError(Problem(f"the body is not UTF-8, or `params` is not a JSON object: {error}")) from None
+    return Submission(workflow, params, query.priority, query.source)
 
 
 def _read_workflow(order: Submission) -> Workflow:
-    if isinstance(order.workflow, str):
-        return parse_body(order.workflow.encode(), order.source or "workflow")
-    return load_workflow(order.workflow)
+    body = bytes(order.workflow)
+    if body.startswith(b'"'):
+        return load_workflow(msgspec.json.decode(body, type=str), order.source)
+    if not body.startswith(b"{"):
+        raise UsageError(Problem("must be an object, or the text of a YAML file", field="workflow"))
+    return parse_body(body, order.source)
 
 
 async def list_runs(call: Call[RunsQuery]) -> Response:

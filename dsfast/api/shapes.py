@@ -22,6 +22,9 @@ LOG_BYTES_DEFAULT = 64 << 10
 PriorityWord = Literal["highest", "high", "medium", "low", "lowest"]
 StateWord = Annotated[str, Meta(pattern="^(" + "|".join(RUN_WORDS.values()) + ")$")]
 
+FileName = Annotated[str, Meta(max_length=4096)]
+Number = Annotated[int, Meta(ge=1)]
+
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request whose misspelt fields are errors."""
@@ -34,10 +37,10 @@ class Nothing(Strict, frozen=True):
 class Submission(Strict, frozen=True):
     """A workflow to run: as an object (the canonical JSON) or as the text of a YAML file."""
 
-    workflow: Annotated[Any, Meta(description="The workflow as an object, or the text of its YAML file.")]
+    workflow: Annotated[msgspec.Raw, Meta(description="The workflow as an object, or the text of its YAML file.")]
     params: Annotated[dict[str, Any], Meta(description="Values over the workflow's defaults.")] = {}
     priority: Annotated[PriorityWord | None, Meta(description="Instead of the workflow's own.")] = None
-    source: Annotated[str | None, Meta(description="A file name to use in messages.", max_length=4096)] = None
+    source: Annotated[FileName | None, Meta(description="A file name to use in messages.")] = None
 
 
 class CancelOrder(Strict, frozen=True):
@@ -51,7 +54,7 @@ class YamlQuery(Strict, frozen=True):
 
     params: Annotated[str, Meta(description="For a YAML body: parameters as a JSON object.")] = "{}"
     priority: Annotated[PriorityWord | None, Meta(description="For a YAML body: instead of the workflow's own.")] = None
-    source: Annotated[str | None, Meta(description="For a YAML body: a file name to use in messages.")] = None
+    source: Annotated[FileName | None, Meta(description="For a YAML body: a file name to use in messages.")] = None
 
 
 class RunsQuery(Strict, frozen=True):
@@ -87,7 +90,7 @@ class TasksQuery(Strict, frozen=True):
 class LogQuery(Strict, frozen=True):
     """Which bytes of which attempt's log."""
 
-    attempt: Annotated[int | None, Meta(ge=1, description="The latest if not given.")] = None
+    attempt: Annotated[Number | None, Meta(description="The latest if not given.")] = None
     offset: Annotated[int, Meta(description="First byte; a negative one counts from the end.")] = 0
     limit: Annotated[int, Meta(ge=1, le=LOG_BYTES_MAX, description="Most bytes of the answer.")] = LOG_BYTES_DEFAULT
     follow: Annotated[bool, Meta(description="Keep sending what is written until the attempt has ended.")] = False

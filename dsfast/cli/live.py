@@ -7,7 +7,6 @@ import time
 from rich.console import Console, Group, RenderableType
 from rich.live import Live as Display
 from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +21,8 @@ from dsfast.views import RUN_WORDS, RunView
 
 SHOWN_MAX = 10  # running tasks; more would scroll
 BAR_WIDTH = 40
+FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"  # of the sign that a task runs
+FRAMES_PER_SECOND = 10
 _STYLES = {"succeeded": "green", "failed": "red", "killed": "yellow", "running": "cyan", "delayed": "magenta"}
 
 
@@ -70,9 +71,10 @@ class Live:
 
     def _running(self, progress: Progress) -> list[RenderableType]:
         now = time.time()
+        frame = FRAMES[int(now * FRAMES_PER_SECOND) % len(FRAMES)]
         rows: list[RenderableType] = []
         for name, attempt, started_at in progress.running[:SHOWN_MAX]:
             again = f" (attempt {attempt})" if attempt > 1 else ""
-            rows.append(Spinner("dots", Text(f"{safe(name)}{again}  {span(max(now - started_at, 0))}", style="cyan")))
+            rows.append(Text(f"{frame} {safe(name)}{again}  {span(max(now - started_at, 0))}", style="cyan"))
         more = progress.counts["running"] - len(rows)
         return [*rows, Text(f"  and {more} more", style="dim")] if more > 0 else rows

@@ -78,7 +78,7 @@ def run(
     run; a second Ctrl-C kills its tasks at once. Exits with 0 if the run succeeded, 3 if it failed, 4 if it was
     cancelled.
     """
-    from dsfast.formats import load_file
+    from dsfast.formats.yaml_workflow import load_file
 
     workflow = load_file(file)
     order = Order(workflow, _known_params(workflow, read_params(params, params_file)), priority)
