@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+
+import pytest
+import uvloop
 
 from dsfast.engine.events import Drain, Event, PeerDead
 from dsfast.runtime.inbox import Inbox
@@ -48,13 +52,17 @@ async def test_events_put_while_a_turn_is_computed_are_the_next_turn() -> None:
     assert await inbox.batch() == [dead(2)]
 
 
-async def test_a_deadline_ends_the_wait_with_an_empty_turn_and_not_too_early() -> None:
-    inbox = Inbox()
-    loop = asyncio.get_running_loop()
-    for wait in (0.001, 0.0014, 0.003, -1.0):
-        until = loop.time() + wait
-        assert await inbox.batch(until) == []
-        assert loop.time() >= until
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_deadline_ends_the_wait_with_an_empty_turn_and_not_too_early(run: Callable[..., None]) -> None:
+    async def wait_for_deadlines() -> None:
+        inbox = Inbox()
+        loop = asyncio.get_running_loop()
+        for wait in (0.001, 0.0014, 0.0012, 0.0026, 0.003, -1.0):
+            until = loop.time() + wait
+            assert await inbox.batch(until) == []
+            assert loop.time() >= until
+
+    run(wait_for_deadlines())
 
 
 async def test_an_event_before_the_deadline_ends_the_wait_and_the_timer_does_not_disturb_the_next_one() -> None:

@@ -21,7 +21,9 @@ from dsfast.wire.commands import Credit, Demand, Execute, Ping, Pong, Started
 
 MASTER, WORKER = Member("master", "m", "1"), Member("worker", "w", "1")
 KEYS = (b"k" * 32,)
-LIMITS = LinkLimits(unsent_bytes_max=10_000, body_bytes_max=5_000)
+LIMITS = LinkLimits(
+    unsent_bytes_max=10_000, body_bytes_max=5_000, heartbeat_seconds=0.02, heartbeat_timeout_seconds=0.05
+)
 
 
 class Notes(asyncio.Transport):
@@ -106,6 +108,17 @@ async def test_a_peer_that_does_not_read_may_have_so_much_waiting_and_no_more(se
     assert setup.transport.closed
     assert isinstance(setup.events[-1], LinkDown)
     assert "wait for a peer that reads too slowly" in setup.events[-1].reason
+
+
+async def test_a_peer_that_speaks_but_does_not_read_is_dropped_after_the_timeout(setup: Setup) -> None:
+    """Kernels with TCP_USER_TIMEOUT see to it as well, as far as they can."""
+    setup.link.pause_writing()
+    setup.transport.unsent = 1000
+    async with asyncio.timeout(10):
+        while not setup.transport.closed:
+            setup.link.data_received(encode(Ping()))
+            await asyncio.sleep(0.005)
+    assert setup.events[-1] == LinkDown("w@1", "has read nothing for 0.05 s")
 
 
 async def test_a_peer_that_reads_may_be_sent_any_amount(setup: Setup) -> None:
