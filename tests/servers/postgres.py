@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class PostgresServer:
         self._data = self._home / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
+        self._spawner = ThreadPoolExecutor(1)  # the kernel ends the server with the thread that started it
         self.port = _free_port()
         self._initdb()
         self.start()
@@ -77,7 +79,9 @@ class PostgresServer:
         assert self._process is None
         command = [f"{self._bin}/postgres", "-D", f"{self._data}", "-p", f"{self.port}", "-k", f"{self._home}"]
         with (self._home / "log").open("ab") as log:
-            self._process = subprocess.Popen([*_AS_POSTGRES, *command], stdout=log, stderr=log, cwd=self._home)
+            self._process = self._spawner.submit(
+                subprocess.Popen, [*_AS_POSTGRES, *command], stdout=log, stderr=log, cwd=self._home
+            ).result()
         deadline = time.monotonic() + START_SECONDS_MAX
         while self._run(["pg_isready", "-q", "-h", "127.0.0.1", "-p", f"{self.port}"]).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -100,6 +104,7 @@ class PostgresServer:
         """End the server and delete its data."""
         if self._process is not None:
             self.stop(immediate=True)
+        self._spawner.shutdown()
         shutil.rmtree(self._home)
 
     def _initdb(self) -> None:
