@@ -157,10 +157,13 @@ class Core:
             self.open_later(run, live.row.task, wait)
 
     def unbind(self, live: Live) -> None:
-        """Give the credit of the attempt's worker back."""
+        """Give the credit of the attempt's worker back; what it holds of the attempt matters no longer."""
+        key = live.key
         if live.row.worker is not None:
-            del self.dispatcher.workers[live.row.worker].live[live.key]
-        self.starts.pop(live.key, None)
+            worker = self.dispatcher.workers[live.row.worker]
+            del worker.live[key]
+            worker.adopting.discard(key)
+        self.starts.pop(key, None)
 
     # -- runs stop and end --------------------------------------------------------------------------------------
 

@@ -90,6 +90,7 @@ COMMANDS: dict[type, Callable[..., None]] = {
     cmd.KillAnswer: reports.on_kill_answer,
     cmd.Holding: reports.on_holding,
     cmd.Draining: reports.on_draining,
+    cmd.Deposed: reports.on_deposed,
     cmd.Submit: requests.on_submit,
     cmd.Cancel: requests.on_cancel,
     cmd.Explain: requests.on_explain,

@@ -38,9 +38,7 @@ def on_link_up(core: Core, e: ev.LinkUp, fx: MasterEffects) -> None:
 
 def _adopt(core: Core, worker: Worker, run_ids: set[int], fx: MasterEffects) -> None:
     """Tell a worker that we own these runs, and ask what it holds of them."""
-    for key in worker.live:
-        if key[0] in run_ids:
-            worker.adopting.setdefault(key[0], set()).add(key)
+    worker.adopting.update(key for key in worker.live if key[0] in run_ids)
     runs = tuple((run_id, core.runs[run_id].row.epoch) for run_id in sorted(run_ids))
     fx.sends.append((worker.id, 0, cmd.Adopt(runs)))
 

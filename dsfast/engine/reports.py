@@ -91,17 +91,24 @@ def on_draining(core: Core, e: Received, c: cmd.Draining, fx: MasterEffects) -> 
         worker.draining = True
 
 
+def on_deposed(core: Core, e: Received, c: cmd.Deposed, fx: MasterEffects) -> None:
+    """A worker obeys another master for this run: a write will tell whether the run is still ours."""
+    run = core.runs.get(c.run_id)
+    if run is not None and c.epoch > run.row.epoch:
+        core.write_run(run, fx)
+
+
 def on_holding(core: Core, e: Received, c: cmd.Holding, fx: MasterEffects) -> None:
     """What we believed bound to this worker when we asked, and it does not hold, never started there."""
     worker = core.dispatcher.workers.get(e.peer_id)
     if worker is None:
         return
-    held = set(c.attempts)
-    for run_id in c.runs:
-        for key in worker.adopting.pop(run_id, set()) - held:
-            live = core.awaited(worker.id, key)
-            if live is not None:
-                _never_ended(core, core.runs[run_id], live, fx)
+    runs, held = set(c.runs), set(c.attempts)
+    for key in sorted(key for key in worker.adopting if key[0] in runs):
+        worker.adopting.discard(key)
+        live = core.awaited(worker.id, key)
+        if key not in held and live is not None:
+            _never_ended(core, core.runs[key[0]], live, fx)
     for key in c.attempts:
         _on_held(core, worker, key, fx)
 

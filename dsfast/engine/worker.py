@@ -3,10 +3,10 @@
 Theory of operation. Whatever a master sent is held until that master (or the one that took its run over) has
 acknowledged the result: queued, running, killing or ended. A run is bound to the master that last proved the
 highest epoch for it, by dispatching or by Adopt; everything about the run is reported on that master's link, and a
-command under a lower epoch is refused: a deposed master can start and kill nothing here. Nothing is reported twice
-on one link; when a link comes up the master says Adopt, and then everything it does not know yet is said again,
-ended attempts first, and after them what is held. An attempt is answered for as long as it is held, so a repeated
-Execute starts nothing twice.
+command under a lower epoch is refused: a deposed master can start and kill nothing here, and is told so. Nothing is
+reported twice on one link; when a link comes up the master says Adopt, and then everything it does not know yet is
+said again, ended attempts first, and after them what is held. An attempt is answered for as long as it is held, so
+a repeated Execute starts nothing twice.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class WorkerEngine:
 
     def _on_execute(self, peer: str, c: cmd.Execute, fx: WorkerEffects) -> None:
         key = (c.run_id, c.task, c.attempt)
-        if not self._admit(peer, c.run_id, c.epoch):
+        if not self._admit(peer, c.run_id, c.epoch, fx):
             return
         held = self.held.get(key)
         if held is not None:
@@ -119,30 +119,34 @@ class WorkerEngine:
             fx.sends.append((peer, 0, cmd.Refused(*key, "the worker is draining")))
         else:
             self.held[key] = Held(c)
-            self._bind(c.run_id, peer, c.epoch).held += 1
+            self.bindings.setdefault(c.run_id, Binding(peer, c.epoch)).held += 1
             self.queue.append(key)
 
-    def _admit(self, peer: str, run_id: int, epoch: int) -> bool:
-        """Whether this epoch is the highest seen for the run; remembers it, and whom it came from."""
+    def _admit(self, peer: str, run_id: int, epoch: int, fx: WorkerEffects) -> bool:
+        """Whether this epoch is the highest seen for the run; remembers it, and tells the master that it outbids."""
         binding = self.bindings.get(run_id)
         known = binding.epoch if binding is not None else self._epochs.get(run_id, 0)
         if epoch < known:
             self.refused_commands += 1
+            fx.sends.append((peer, 0, cmd.Deposed(run_id, known)))
             return False
-        if binding is not None and (epoch > binding.epoch or binding.master != peer):
-            self._bind(run_id, peer, epoch)
+        if binding is None:
+            self._remember(run_id, epoch)
+        else:
+            if binding.master != peer and binding.master in self.masters:
+                fx.sends.append((binding.master, 0, cmd.Deposed(run_id, epoch)))
+            binding.master, binding.epoch = peer, epoch
         return True
 
-    def _bind(self, run_id: int, peer: str, epoch: int) -> Binding:
-        binding = self.bindings.get(run_id)
-        if binding is None:
-            binding = self.bindings[run_id] = Binding(peer, epoch)
-        binding.master, binding.epoch = peer, epoch
-        return binding
+    def _remember(self, run_id: int, epoch: int) -> None:
+        self._epochs[run_id] = epoch
+        self._epochs.move_to_end(run_id)
+        if len(self._epochs) > EPOCHS_MAX:
+            self._epochs.popitem(last=False)
 
     def _on_kill(self, peer: str, c: cmd.Kill, fx: WorkerEffects) -> None:
         key = (c.run_id, c.task, c.attempt)
-        if not self._admit(peer, c.run_id, c.epoch):
+        if not self._admit(peer, c.run_id, c.epoch, fx):
             return
         held = self.held.get(key)
         fx.sends.append((peer, 0, cmd.KillAnswer(*key, held is not None)))
@@ -162,7 +166,7 @@ class WorkerEngine:
         fx.kills.append(KillOrder(held.key, grace, held.reason))
 
     def _on_adopt(self, peer: str, c: cmd.Adopt, fx: WorkerEffects) -> None:
-        admitted = {run_id for run_id, epoch in c.runs if self._admit(peer, run_id, epoch)}
+        admitted = {run_id for run_id, epoch in c.runs if self._admit(peer, run_id, epoch, fx)}
         mine, strays = [], []
         for held in self.held.values():
             binding = self.bindings[held.execute.run_id]
@@ -192,9 +196,7 @@ class WorkerEngine:
         binding.held -= 1
         if binding.held == 0:
             del self.bindings[held.execute.run_id]
-            self._epochs[held.execute.run_id] = binding.epoch
-            if len(self._epochs) > EPOCHS_MAX:
-                self._epochs.popitem(last=False)
+            self._remember(held.execute.run_id, binding.epoch)
 
     def _on_demand(self, peer: str, c: cmd.Demand, fx: WorkerEffects) -> None:
         if peer in self.masters:

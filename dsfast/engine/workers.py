@@ -21,7 +21,7 @@ class Worker:
         self.hungry = False  # whether it was last told that tasks wait for its credit
         self.limit = 0
         self.live: dict[Attempt, Live] = {}
-        self.adopting: dict[int, set[Attempt]] = {}  # run -> what we believed bound to it when Adopt was sent
+        self.adopting: set[Attempt] = set()  # bound to it since before it was last asked what it holds
 
     @property
     def free(self) -> int:

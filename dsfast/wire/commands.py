@@ -197,6 +197,14 @@ class Draining(Command, frozen=True):
     KIND: ClassVar[int] = 38
 
 
+class Deposed(Command, frozen=True):
+    """Another master has proved this higher epoch for the run: what you believe of it is out of date."""
+
+    KIND: ClassVar[int] = 39
+    run_id: int
+    epoch: int
+
+
 # -- client to master, and the answers (same request id) ------------------------------------------------
 
 

@@ -268,7 +268,7 @@ class Checks:
             "deadlines": len(core.deadlines),
             "queues": [group.name for group in core.dispatcher.groups.values() if group.queue],
             "live": [worker.id for worker in core.dispatcher.workers.values() if worker.live],
-            "adopting": [worker.id for worker in core.dispatcher.workers.values() if any(worker.adopting.values())],
+            "adopting": [worker.id for worker in core.dispatcher.workers.values() if worker.adopting],
             "gone": [worker.id for worker in core.dispatcher.workers.values() if not worker.linked],
         }  # fmt: skip
         kept = {name: what for name, what in left.items() if what}
