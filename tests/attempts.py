@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
+from dsfast.ids import run_text
 from dsfast.model import Outcome
 from dsfast.tasks.base import Execution, Job
 from dsfast.tasks.environment import build_env
 from dsfast.tasks.types import task_type
 
+RUN = os.getpid()  # run id of all attempts: other runs of these tests on the same machine are not confused with ours
 DEADLINE_SECONDS = 30  # of everything waited for; a loaded machine needs a second of it
 
 
@@ -29,7 +31,7 @@ def make_job(
 ) -> Job:
     """A job of this type with its log, output file and environment under `root`."""
     output = root / f"{task}.output"
-    names = {"run_id": 1, "task": task, "attempt": 1, "name": "job"}
+    names: dict[str, Any] = {"run_id": RUN, "task": task, "attempt": 1, "name": "job"}
     env = build_env(os.environ, ("PATH",), declared or {}, output=output, params={}, **names)
     settings = msgspec.convert(config, task_type(kind).Config)
     return Job(
@@ -66,9 +68,9 @@ def exists(pid: int) -> bool:
     return os.path.exists(f"/proc/{pid}")
 
 
-def carrying(key: str) -> list[int]:
-    """The processes whose environment holds this attempt key: none may be left after an attempt's end."""
-    mark = f"DSFAST_ATTEMPT_KEY={key}".encode()
+def carrying(task: int) -> list[int]:
+    """The processes whose environment names this task's attempt: none may be left after its end."""
+    mark = f"DSFAST_ATTEMPT_KEY={run_text(RUN)}.{task}.1".encode()
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
