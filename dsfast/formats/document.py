@@ -1,0 +1,260 @@
+"""YAML text -> plain values, within limits, and the line of any of them on demand.
+
+Theory of operation. libyaml's parser hands over events; one loop builds dicts and lists from them. No node
+objects are made and nothing recurses, so a file of 100,000 tasks takes seconds, a nesting of 100,000 brackets
+a refusal, and an alias costs what it stands for before anything is multiplied. Lines are not kept: when
+something turns out to be wrong, `lines.find_lines` goes over the same events again for the paths in question.
+
+Plain scalars are read as in YAML 1.2: true, false, null and decimal numbers; all else is text, `yes`, `on`,
+`1:30` and 2024-01-01 included. Keys are always text. `<<` merges mappings.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from dsfast.errors import Problem, UsageError
+from dsfast.formats.events import events, syntax_problem
+from dsfast.formats.findings import Path
+from dsfast.formats.nesting import NESTING_MAX
+
+ALIASED_BYTES_MAX = 64 << 20  # what all aliases of a file may stand for: 1 KB repeated in 64,000 tasks
+INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 63) - 1  # what JSON readers and databases take
+
+_NUMBER_STARTS = frozenset("0123456789+-.")
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_SPECIAL_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
+    word: value for value in (True, False) for word in (str(value), str(value).lower(), str(value).upper())
+}
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}
+_TEXT_TAGS = {"tag:yaml.org,2002:str", "!"}
+_CONTAINER_TAGS = {None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
+
+
+@dataclass(slots=True)
+class Fault:
+    """Something wrong with the text itself, found while it was read."""
+
+    line: int
+    message: str
+    hint: str | None = None
+
+
+@dataclass(slots=True)
+class Document:
+    """The values of one YAML document; `faults` is not empty when they cannot be trusted."""
+
+    value: Any
+    faults: list[Fault] = field(default_factory=list)
+
+
+def read_document(text: str, file: str | None, verbatim: Collection[Path] = ()) -> Document:
+    """The values of the one document in the text.
+
+    `verbatim` lists paths of mappings whose scalars stay text as written, with "*" for any key or position.
+    Raises UsageError for what cannot be read as YAML; faults that leave readable values are in the result.
+    """
+    builder = _Builder(verbatim)
+    try:
+        for event in events(text):
+            builder.take(event)
+    except yaml.MarkedYAMLError as error:
+        raise UsageError(syntax_problem(error, text, file)) from None
+    except _Refusal as refusal:
+        fault = refusal.fault
+        raise UsageError(Problem(fault.message, file, fault.line, hint=fault.hint)) from None
+    return Document(builder.root, builder.faults)
+
+
+class _Refusal(Exception):
+    """Reading on makes no sense."""
+
+    def __init__(self, event: Any, message: str, hint: str | None = None) -> None:
+        self.fault = Fault(event.start_mark.line + 1, message, hint)
+        super().__init__(message)
+
+
+class _Frame:
+    """A mapping or sequence that is being filled."""
+
+    __slots__ = ("anchor", "key", "lines", "merged", "size", "value", "verbatim")
+
+    def __init__(self, value: dict[str, Any] | list[Any], anchor: str | None, verbatim: bool) -> None:
+        self.value: Any = value  # a dict or a list
+        self.anchor = anchor
+        self.verbatim = verbatim
+        self.key: str | None = None  # of a mapping: the key whose value comes next
+        self.lines: dict[str, int] = {}  # of a mapping: where its keys stand
+        self.merged: list[Any] = []
+        self.size = 1  # what an alias of it would stand for, in characters
+
+
+_UNFINISHED = object()  # what an anchor stands for until its value is complete
+
+
+class _Builder:
+    """Turns events into values."""
+
+    def __init__(self, verbatim: Collection[Path]) -> None:
+        self.root: Any = None
+        self.faults: list[Fault] = []
+        self._stack: list[_Frame] = []
+        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._aliased = 0
+        self._documents = 0
+        self._verbatim = verbatim
+        self._verbatim_keys = {path[-1] for path in verbatim}
+
+    def take(self, event: Any) -> None:
+        kind = event.__class__
+        if kind is ScalarEvent:
+            self._take_scalar(event)
+        elif kind is MappingStartEvent:
+            self._open({}, event)
+        elif kind is SequenceStartEvent:
+            self._open([], event)
+        elif kind is MappingEndEvent or kind is SequenceEndEvent:
+            self._close()
+        elif kind is AliasEvent:
+            self._take_alias(event)
+        elif kind is DocumentStartEvent:
+            self._documents += 1
+            if self._documents > 1:
+                raise _Refusal(event, "a second document starts here (`---`)", "one file holds one workflow")
+
+    def _take_scalar(self, event: Any) -> None:
+        text: str = event.value
+        frame = self._stack[-1] if self._stack else None
+        if frame is not None and frame.key is None and frame.value.__class__ is dict:
+            self._take_key(frame, text, event)
+            return
+        value: Any = text
+        if event.tag is not None and event.tag not in _TEXT_TAGS and event.tag not in _TAGS:
+            raise _Refusal(event, f"the tag {event.tag} is not supported", "write the plain value")
+        if frame is not None and frame.verbatim:
+            value = text if text or event.style else ""
+        elif (not event.style and event.tag is None) or event.tag in _TAGS:
+            value = self._resolved(text, event)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (value, len(text) + 1)
+        self._add(frame, value, len(text) + 1)
+
+    def _resolved(self, text: str, event: Any) -> Any:
+        if text in _WORDS:
+            return _WORDS[text]
+        if text[0] not in _NUMBER_STARTS:
+            return text
+        if _INTEGER.fullmatch(text):
+            value = int(text) if len(text) < 25 else INTEGER_MAX + 1
+            if INTEGER_MIN <= value <= INTEGER_MAX:
+                return value
+            self._fault(
+                event, f"the number {text[:40]} does not fit into 64 bits", "put it in quotes to keep it as text"
+            )
+            return 0
+        if _FLOAT.fullmatch(text) and len(text) < 400 and math.isfinite(number := float(text)):
+            return number
+        if _SPECIAL_FLOAT.fullmatch(text) or _FLOAT.fullmatch(text):
+            self._fault(event, f"{text[:40]} is not a finite number", "put it in quotes to keep it as text")
+            return 0
+        return text
+
+    def _take_key(self, frame: _Frame, key: str, event: Any) -> None:
+        line: int = event.start_mark.line + 1
+        first = frame.lines.setdefault(key, line)
+        frame.key = key
+        frame.size += len(key) + 1
+        if key in frame.value:
+            self._fault(event, f"the key `{key[:80]}` stands twice in one mapping, here and in line {first}")
+
+    def _add(self, frame: _Frame | None, value: Any, size: int) -> None:
+        if frame is None:
+            self.root = value
+            return
+        frame.size += size
+        if frame.value.__class__ is list:
+            frame.value.append(value)
+            return
+        key, frame.key = frame.key, None
+        if key == "<<":
+            frame.merged.append(value)
+        else:
+            frame.value.setdefault(key, value)
+
+    def _open(self, value: dict[str, Any] | list[Any], event: Any) -> None:
+        if len(self._stack) >= NESTING_MAX:
+            raise _Refusal(event, f"the values are nested more than {NESTING_MAX} deep here")
+        if event.tag not in _CONTAINER_TAGS:
+            raise _Refusal(event, f"the tag {event.tag} is not supported", "write the plain value")
+        frame = self._stack[-1] if self._stack else None
+        verbatim = False
+        if frame is not None and frame.value.__class__ is dict:
+            if frame.key is None:
+                raise _Refusal(event, "a key must be text, not a mapping or a list", _quoting_hint(event))
+            verbatim = frame.key in self._verbatim_keys and self._is_verbatim()
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (_UNFINISHED, 0)
+        self._stack.append(_Frame(value, event.anchor, verbatim))
+
+    def _is_verbatim(self) -> bool:
+        here = [frame.key for frame in self._stack]
+        return any(
+            len(path) == len(here) and all(want in ("*", got) for want, got in zip(path, here, strict=True))
+            for path in self._verbatim
+        )
+
+    def _close(self) -> None:
+        frame = self._stack.pop()
+        for value in frame.merged:
+            self._merge(frame, value)
+        if frame.anchor is not None:
+            self._anchors[frame.anchor] = (frame.value, frame.size)
+        self._add(self._stack[-1] if self._stack else None, frame.value, frame.size)
+
+    def _merge(self, frame: _Frame, value: Any) -> None:
+        for each in value if isinstance(value, list) else [value]:
+            if not isinstance(each, dict):
+                self.faults.append(Fault(frame.lines["<<"], "`<<` merges a mapping, or a list of mappings"))
+                return
+            for key, item in each.items():
+                frame.value.setdefault(key, item)
+
+    def _take_alias(self, event: Any) -> None:
+        frame = self._stack[-1] if self._stack else None
+        if frame is not None and frame.key is None and isinstance(frame.value, dict):
+            raise _Refusal(event, "a key cannot be an alias", "write the key itself")
+        if event.anchor not in self._anchors:
+            raise _Refusal(event, f"nothing was marked with `&{event.anchor}` before this `*{event.anchor}`")
+        value, size = self._anchors[event.anchor]
+        if value is _UNFINISHED:
+            raise _Refusal(event, f"`*{event.anchor}` stands inside of what it stands for")
+        self._aliased += size
+        if self._aliased > ALIASED_BYTES_MAX:
+            raise _Refusal(event, f"the aliases stand for more than {ALIASED_BYTES_MAX >> 20} MiB of text")
+        self._add(frame, value, size)
+
+    def _fault(self, event: Any, message: str, hint: str | None = None) -> None:
+        self.faults.append(Fault(event.start_mark.line + 1, message, hint))
+
+
+def _quoting_hint(event: Any) -> str | None:
+    if event.flow_style:
+        return 'a value that begins with {{ needs quotes around it: "{{ params.day }}"'
+    return None
