@@ -131,7 +131,7 @@ async def _run(config: Config, order: Order, output: str) -> str:
         run_id = await embedded.submit(canonical(order.workflow), json.dumps(order.params).encode(), priority)
         with _interruptible(embedded, run_id):
             row = await _watch(embedded, run_id, watcher)
-        view = await _view(embedded, order.workflow, row)
+        view = _view(embedded, order.workflow, row)
         await watcher.finish(embedded, row, view)
         return view.state
 
@@ -158,11 +158,11 @@ async def _watch(embedded: Embedded, run_id: int, watcher: Watcher) -> RunRow:
     return await ended
 
 
-async def _view(embedded: Embedded, workflow: Workflow, row: RunRow) -> RunView:
+def _view(embedded: Embedded, workflow: Workflow, row: RunRow) -> RunView:
     from dsfast.views import count_tasks, run_view, task_views
 
     now = time.time()
-    tasks = task_views(row, workflow, await embedded.store.attempts(row.id), now=now)
+    tasks = task_views(row, workflow, embedded.attempts(row.id), now=now)
     return run_view(row, now=now, counts=count_tasks(tasks), tasks=tasks)
 
 

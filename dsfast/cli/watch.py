@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from datetime import datetime
 
 import msgspec
@@ -17,7 +16,6 @@ from dsfast.views import ATTEMPT_WORDS, RunView, timestamp
 
 FAILURES_SHOWN_MAX = 5  # tasks whose log is quoted; who has more failures looks at the first ones first
 TAIL_LINES = 20
-EVENTS_PER_SECOND = 20_000  # attempts that are read to find news, so that watching a huge run stays cheap
 
 
 class TaskEvent(msgspec.Struct, frozen=True):
@@ -56,16 +54,10 @@ class News:
     def __init__(self, workflow: Workflow) -> None:
         self._names = [task.name for task in workflow.tasks]
         self._seen: dict[tuple[int, int], str] = {}
-        self._next_at = 0.0
 
-    async def since(self, embedded: Embedded, run_id: int, *, last: bool = False) -> AsyncIterator[TaskEvent]:
+    def since(self, embedded: Embedded, run_id: int) -> Iterator[TaskEvent]:
         """What attempts have come to."""
-        now = time.monotonic()
-        if now < self._next_at and not last:
-            return
-        attempts = await embedded.store.attempts(run_id)
-        self._next_at = now + len(attempts) / EVENTS_PER_SECOND
-        for row in attempts:
+        for row in embedded.news(run_id):
             word = ATTEMPT_WORDS[row.state]
             if self._seen.get((row.task, row.attempt)) != word:
                 self._seen[row.task, row.attempt] = word
@@ -82,14 +74,14 @@ class Events:
         self._news = News(workflow)
 
     async def look(self, embedded: Embedded, run_id: int) -> None:
-        await self._print(embedded, run_id)
+        self._print(embedded, run_id)
 
     async def finish(self, embedded: Embedded, run: RunRow, view: RunView) -> None:
-        await self._print(embedded, run.id, last=True)
+        self._print(embedded, run.id)
         say(msgspec.json.encode(RunEvent("run", view)).decode())
 
-    async def _print(self, embedded: Embedded, run_id: int, *, last: bool = False) -> None:
-        async for event in self._news.since(embedded, run_id, last=last):
+    def _print(self, embedded: Embedded, run_id: int) -> None:
+        for event in self._news.since(embedded, run_id):
             say(msgspec.json.encode(event).decode())
 
 
@@ -104,14 +96,14 @@ class Lines:
         if not self._announced:
             self._announced = True
             say(f"run {run_text(run_id)}")
-        await self._print(embedded, run_id)
+        self._print(embedded, run_id)
 
     async def finish(self, embedded: Embedded, run: RunRow, view: RunView) -> None:
-        await self._print(embedded, run.id, last=True)
+        self._print(embedded, run.id)
         say_end(embedded, run, view)
 
-    async def _print(self, embedded: Embedded, run_id: int, *, last: bool = False) -> None:
-        async for event in self._news.since(embedded, run_id, last=last):
+    def _print(self, embedded: Embedded, run_id: int) -> None:
+        for event in self._news.since(embedded, run_id):
             if event.state not in ("queued", "dispatched"):
                 again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
                 reason = f": {safe(event.reason)}" if event.reason else ""

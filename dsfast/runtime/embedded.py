@@ -21,7 +21,7 @@ from dsfast.engine.progress import Progress, progress
 from dsfast.errors import UsageError
 from dsfast.model import Priority
 from dsfast.registry.memory import MemoryHub, MemoryRegistry
-from dsfast.rows import RunRow
+from dsfast.rows import AttemptRow, Batch, RunRow
 from dsfast.runtime.logs import LogDir
 from dsfast.runtime.master import Master
 from dsfast.runtime.wiring import Surroundings, build_master, build_worker
@@ -44,6 +44,8 @@ class Embedded:
         self.logs = LogDir(config.worker.log_dir)
         self._client = Client()
         self._ended: dict[int, RunRow] = {}
+        self._attempts: dict[int, dict[cmd.Attempt, AttemptRow]] = {}
+        self._news: dict[int, dict[cmd.Attempt, AttemptRow]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._master: Master
         self._worker: Worker
@@ -56,7 +58,7 @@ class Embedded:
         self._worker = await build_worker(worker_side)
         self._master = await build_master(master_side, self.store, alone=True)
         self._master.local = self._client.take
-        self._master.on_ended = self._note_end
+        self._master.on_durable = self._note
         await self._worker.start()
         await self._master.start()
         self._tasks = [asyncio.create_task(self._master.serve()), asyncio.create_task(self._worker.serve())]
@@ -73,8 +75,12 @@ class Embedded:
         await asyncio.wait([master_task])
         await self._master.close()
 
-    def _note_end(self, row: RunRow) -> None:
-        self._ended[row.id] = row
+    def _note(self, batch: Batch) -> None:
+        """Remember what was written: whoever runs a workflow here wants to see all of it, without asking the file."""
+        for key, attempt in batch.attempts.items():
+            self._attempts.setdefault(key[0], {})[key] = attempt
+            self._news.setdefault(key[0], {})[key] = attempt
+        self._ended.update((row.id, row) for row in batch.runs.values() if row.state.final)
 
     async def submit(self, body: bytes, params: bytes, priority: Priority | None = None) -> int:
         """Start a run of canonical JSON; its id. Raises UsageError if the workflow or a parameter is wrong."""
@@ -86,6 +92,15 @@ class Embedded:
         """How far the run is; None once it has ended."""
         run = self._master.engine.core.runs.get(run_id)
         return progress(run) if run is not None else None
+
+    def attempts(self, run_id: int) -> list[AttemptRow]:
+        """All attempts of a run submitted here, by task and attempt."""
+        found = self._attempts.get(run_id, {})
+        return [found[key] for key in sorted(found)]
+
+    def news(self, run_id: int) -> list[AttemptRow]:
+        """The attempts that have changed since the last call, in the order of their first change."""
+        return list(self._news.pop(run_id, {}).values())
 
     async def changed(self) -> None:
         """Return after the next turn of the master."""

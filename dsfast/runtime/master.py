@@ -23,7 +23,7 @@ from dsfast.ids import run_text
 from dsfast.log import log_event
 from dsfast.model import Member
 from dsfast.registry.base import Registry, Session
-from dsfast.rows import Batch, Committed, OwnedRun, RunRow
+from dsfast.rows import Batch, Committed, OwnedRun
 from dsfast.runtime.backoff import Backoff
 from dsfast.runtime.inbox import Inbox
 from dsfast.runtime.links import Links
@@ -56,7 +56,7 @@ class Master:
         self.links = links
         self.inbox = inbox
         self.log = log
-        self.on_ended: Callable[[RunRow], None] | None = None  # told of every run that has ended, durably
+        self.on_durable: Callable[[Batch], None] | None = None  # told what every turn has written
         self.turns = 0
         self._watchers: list[asyncio.Future[None]] = []
         self.local: Callable[[int, Command], None] | None = None  # answers to who asked from this process
@@ -84,11 +84,13 @@ class Master:
             if gone:
                 self.inbox.put(ev.RunsLost(gone))
                 log_event(self.log, "runs_lost", level=logging.WARNING, runs=",".join(map(run_text, gone)))
+            if self.on_durable is not None:
+                self.on_durable(fx.batch)
         for peer, request_id, command in fx.sends:
             if not self.links.send(peer, command, request_id) and self.local is not None and request_id:
                 self.local(request_id, command)
         self.links.flush()
-        self._tell_runs(fx)
+        self._log_runs(fx)
         if fx.claim is not None and not self._alone:
             self._request_claim(fx.claim)
         if fx.lookups:
@@ -120,13 +122,11 @@ class Master:
                     raise
                 await backoff.wait()
 
-    def _tell_runs(self, fx: MasterEffects) -> None:
+    def _log_runs(self, fx: MasterEffects) -> None:
         for row in fx.batch.new_runs:
             log_event(self.log, "run_accepted", run=run_text(row.id), workflow=row.workflow, tasks=row.tasks)
         for run_id in fx.ended:
             row = fx.batch.runs[run_id]
-            if self.on_ended is not None:
-                self.on_ended(row)
             seconds = round((row.ended_at or 0.0) - row.created_at, 3)
             log_event(self.log, "run_ended", run=run_text(run_id), state=row.state.name.lower(), seconds=seconds)
 
