@@ -34,7 +34,7 @@ class Inbox:
     def put(self, event: Event) -> None:
         """Add an event for the next turn; on the loop's thread."""
         self._events.append(event)
-        if self._waiter is not None:
+        if self._waiter is not None:  # only the first event of a turn finds it
             self._wake()
 
     async def batch(self, until: float | None = None) -> list[Event]:
@@ -51,18 +51,19 @@ class Inbox:
 
     async def _wait(self, until: float | None) -> None:
         loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
+        waiter = self._waiter = loop.create_future()
         timer = None if until is None else loop.call_at(until + _ROUNDING_SECONDS, self._wake)
         try:
-            await self._waiter
+            await waiter
         finally:
             self._waiter = None
             if timer is not None:
                 timer.cancel()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def take(self) -> list[Event]:
         """What is there now, without waiting; at most `batch_events_max`."""

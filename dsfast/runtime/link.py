@@ -56,6 +56,7 @@ class Link(asyncio.Protocol):
         self._handshake: Dialling | Listening | None = None
         self.dialled = dialled
         self.closing = False
+        self.over = False
         self.address = ""
         self.peer: Member | None = None  # set while the link is up, and kept afterwards
         self.peer_id = ""
@@ -71,7 +72,7 @@ class Link(asyncio.Protocol):
 
     def queue(self, frame: bytes) -> bool:
         """Add a frame to what the next flush sends; False if the link has ended, or ends because of it."""
-        if self.ended.done():
+        if self.over:
             return False
         self._frames.append(frame)
         self._unsent_bytes += len(frame)
@@ -103,7 +104,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from asyncio's
         self._transport = transport
-        if self.ended.done():
+        if self.over:
             transport.abort()
             return
         self.address = str((transport.get_extra_info("peername") or ["?"])[0])
@@ -115,7 +116,7 @@ class Link(asyncio.Protocol):
         self._table.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.ended.done():
+        if self.over:
             return
         self._heard_at = self._loop.time()
         try:
@@ -124,7 +125,7 @@ class Link(asyncio.Protocol):
                     self._table.received(self, request_id, decode(kind, body))
                 else:
                     self._about_link(kind, body)
-                if self.ended.done():
+                if self.over:
                     return
         except FrameError as error:
             self._refuse(HandshakeError("frame", str(error)))
@@ -136,7 +137,7 @@ class Link(asyncio.Protocol):
 
     def drop(self, reason: str) -> None:
         """End the link at once: nothing that was received but not yet delivered, or queued, counts any more."""
-        if not self.ended.done():
+        if not self.over:
             self._end(reason)
             if self._transport is not None:
                 self._transport.abort()
@@ -188,8 +189,9 @@ class Link(asyncio.Protocol):
         self.drop(str(error))
 
     def _end(self, reason: str) -> None:
-        if self.ended.done():
+        if self.over:
             return
+        self.over = True
         self.reason = reason
         if self._timer is not None:
             self._timer.cancel()
