@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 
@@ -44,10 +45,15 @@ def logs(config: Config, target: str, follow: bool, attempt: int | None, tail: i
 
 def _print_all(client: Client, run: str, tail: int | None) -> None:
     for task in _started(client, run):
-        note(f"==> {safe(task.name)} <==")
         try:
-            _print(_bytes(client, run, task.name, False, None, tail))
-        except (NotFound, Unavailable) as error:
+            parts = _bytes(client, run, task.name, False, None, tail)
+            first = next(parts, b"")
+            if first:
+                note(f"==> {safe(task.name)} <==")
+                _print(itertools.chain([first], parts))
+        except NotFound:
+            continue  # of a type that writes no log
+        except Unavailable as error:
             note(str(error))
 
 

@@ -83,7 +83,8 @@ def _tasks(client: Client, view: RunView) -> list[TaskView]:
 
 
 def _show(client: Client, view: RunView) -> None:
-    took = f" for {span(view.duration_seconds)}" if view.duration_seconds is not None else ""
+    word = "in" if view.ended_at else "for"
+    took = f" {word} {span(view.duration_seconds)}" if view.duration_seconds is not None else ""
     why = f" ({safe(view.reason)})" if view.reason else ""
     say(f"run {view.id} of {safe(view.workflow)}: {colored(view.state)}{took}{why}: {counted(view.counts)}")
     if isinstance(view.note, str):

@@ -16,6 +16,8 @@ from dsfast.config import Config
 from dsfast.errors import Problem, UsageError
 from dsfast.views import RunView, TaskView
 
+STDIN = "<stdin>"
+
 
 @click.command()
 @click.argument("file", type=click.File("rb"))
@@ -57,7 +59,8 @@ def submit(
 
 
 def _name(file: IO[bytes]) -> str:
-    return "standard input" if file.name in ("<stdin>", 0) else str(file.name)
+    name = getattr(file, "name", STDIN)
+    return "standard input" if name == STDIN else str(name)
 
 
 def _text(file: IO[bytes]) -> str:

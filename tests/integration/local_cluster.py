@@ -95,6 +95,7 @@ def local_cluster(folder: Path, *args: str) -> Iterator[LocalCluster]:
     environ = clean_environ(folder)
     port = free_port()
     environ |= {"DSFAST_MASTER_PORT": "0", "DSFAST_WORKER_PORT": "0", "DSFAST_API_PORT": str(port)}
+    environ |= {"DSFAST_WORKER_DRAIN_SECONDS": "0"}  # a test that fails leaves tasks behind: nobody waits for them
     with (folder / "up.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "dsfast", "up", "--slots", str(SLOTS), *args],

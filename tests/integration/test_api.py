@@ -30,7 +30,8 @@ tasks:
   b: {type: noop, needs: [a]}
 """
 NOOP = "name: nothing\ntasks:\n  only: {type: noop}\n"
-SLOW = "name: slow\ntasks:\n" + "".join(f"  t{n}: {{type: sleep, seconds: 60}}\n" for n in range(SLOTS + 1))
+SLOW_TASKS = SLOTS * 10  # more than slots and prefetch, so some stay in the queue
+SLOW = "name: slow\ntasks:\n" + "".join(f"  t{n}: {{type: sleep, seconds: 60}}\n" for n in range(SLOW_TASKS))
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +167,14 @@ def test_a_task_that_waits_says_what_for_and_a_cancel_ends_it_all(client: Client
             break
     assert isinstance(view.tasks, list)
     queued = [task for task in view.tasks if task.state == "queued"]
-    assert len(queued) == 1
+    assert queued
     assert f"{SLOTS} slots" in queued[0].reason
     answer = client.cancel(run.id, "enough")
     assert answer.changed
     last = ended(client, run)
-    assert (last.state, last.counts) == ("cancelled", {"killed": SLOTS, "skipped": 1})
+    assert last.state == "cancelled"
+    assert last.counts["killed"] >= SLOTS
+    assert last.counts["killed"] + last.counts["skipped"] == SLOW_TASKS
     assert last.reason == "enough"
     assert not client.cancel(run.id).changed
 
