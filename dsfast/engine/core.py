@@ -53,7 +53,7 @@ class Core:
         self.masters: frozenset[str] | None = None
         self.registered = True  # others see us; if they do not, new runs wait and running ones go on
         self.starts: dict[cmd.Attempt, tuple[Live, str]] = {}  # running, but not written down yet
-        self.orphans: dict[int, set[tuple[str, cmd.Attempt]]] = {}  # held by workers, of runs that are not ours
+        self.adopts = 0  # how often a worker was asked what it holds
         self.refused_results = 0  # late, repeated or outdated results that changed nothing
         self.ids = RunIds(rng)
         self.now = self.wall = 0.0
@@ -162,7 +162,7 @@ class Core:
         if live.row.worker is not None:
             worker = self.dispatcher.workers[live.row.worker]
             del worker.live[key]
-            worker.adopting.discard(key)
+            worker.adopting.pop(key, None)
         self.starts.pop(key, None)
 
     # -- runs stop and end --------------------------------------------------------------------------------------

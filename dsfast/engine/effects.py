@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dsfast.engine.events import Stray
 from dsfast.rows import Batch
 from dsfast.wire.commands import Attempt, Command, Execute
 
@@ -29,7 +30,7 @@ class MasterEffects:
     batch: Batch
     sends: list[Send] = field(default_factory=list)
     claim: Claim | None = None
-    lookups: set[int] = field(default_factory=set)  # runs that a worker holds attempts of and nobody here owns
+    lookups: list[Stray] = field(default_factory=list)  # have the runs ended that workers hold these attempts of?
     ended: list[int] = field(default_factory=list)  # runs that reached their final state in this turn
     wake_at: float | None = None  # monotonic; None: nothing is due
 

@@ -10,6 +10,9 @@ from dsfast.rows import OwnedRun
 from dsfast.wire.commands import Attempt, Command
 
 
+Stray = tuple[str, Attempt]  # worker id, and an attempt that it holds of a run that is not ours
+
+
 @dataclass(slots=True)
 class LinkUp:
     """An authenticated link to this peer exists (dialled by us or by it)."""
@@ -64,16 +67,22 @@ class Claimed:
 
 @dataclass(slots=True)
 class RunsLost:
-    """Runs that another master owns by now: a write of ours found another epoch."""
+    """Writes of ours under these epochs (run id -> epoch) were refused: another master owns the runs by now.
 
-    run_ids: frozenset[int]
+    Unless, that is, we have taken them over in the meantime under a higher epoch.
+    """
+
+    epochs: dict[int, int]
 
 
 @dataclass(slots=True)
 class RunsEnded:
-    """Answer to a look-up: of the runs asked about, these (id -> last epoch) ended, or never were (epoch 0)."""
+    """Answer to a look-up of these strays: their runs with the last epoch; without one, the run has not ended.
 
-    asked: set[int]
+    The epoch of a run that never was is 0.
+    """
+
+    strays: list[Stray]
     epochs: dict[int, int]
 
 

@@ -1,15 +1,18 @@
 """What links and the registry say: workers and masters come, go and die; runs change hands.
 
-Theory of operation. A link to a worker that comes up is answered with Adopt: the runs that have attempts bound to
-it. The worker repeats what was not acknowledged, then says what it holds (reports.on_holding). The same exchange
-serves a link that was cut, a master that was restarted and a run taken over from a dead one. A link that goes down
-changes nothing by itself. That a worker is gone is said by PeerDead (its port refuses, and its guardian keeps the
-port until all tasks are dead) or by the registry together with the link (no lease and no link); then its attempts
-fail over. A master that is gone leaves its runs to the others: each claims its share by compare-and-set on owner
-and epoch, which makes claiming too early harmless, and looks once more later for what a share left behind.
+Theory of operation. A link to a worker that comes up is answered with Adopt: all our runs, because the worker may
+hold, for a former owner, a result that no row shows any more. The worker repeats what was not acknowledged, then says
+what it holds (reports.on_holding). The same exchange serves a link that was cut, a master that was restarted and runs
+taken over from a dead one, of which all workers are told. A link that goes down changes nothing by itself. That a
+worker is gone is said by PeerDead (its port refuses, and its guardian keeps the port until all tasks are dead) or by
+the registry together with the link (no lease and no link); then its attempts fail over. A master that is gone leaves
+its runs to the others: each claims its share by compare-and-set on owner and epoch, which makes claiming too early
+harmless, and looks once more later for what a share left behind.
 """
 
 from __future__ import annotations
+
+from collections.abc import Set
 
 from dsfast.engine import events as ev
 from dsfast.engine.core import Core
@@ -33,14 +36,19 @@ def on_link_up(core: Core, e: ev.LinkUp, fx: MasterEffects) -> None:
     worker.linked = worker.seen = True
     worker.limit, worker.hungry, worker.draining = 0, False, False
     core.deadlines.cancel(("absent", worker.id))
-    _adopt(core, worker, {key[0] for key in worker.live}, fx)
+    _adopt(core, worker, core.runs.keys(), fx)
 
 
-def _adopt(core: Core, worker: Worker, run_ids: set[int], fx: MasterEffects) -> None:
-    """Tell a worker that we own these runs, and ask what it holds of them."""
-    worker.adopting.update(key for key in worker.live if key[0] in run_ids)
+def _adopt(core: Core, worker: Worker, run_ids: Set[int], fx: MasterEffects) -> None:
+    """Tell a worker that we own these runs, and ask what it holds of them.
+
+    Questions are numbered: one that was computed under a former link may leave on the present one, and its answer
+    says nothing of what was sent after it.
+    """
+    core.adopts += 1
+    worker.adopting.update((key, core.adopts) for key in worker.live if key[0] in run_ids)
     runs = tuple((run_id, core.runs[run_id].row.epoch) for run_id in sorted(run_ids))
-    fx.sends.append((worker.id, 0, cmd.Adopt(runs)))
+    fx.sends.append((worker.id, 0, cmd.Adopt(runs, core.adopts)))
 
 
 def on_link_down(core: Core, e: ev.LinkDown, fx: MasterEffects) -> None:
@@ -113,11 +121,7 @@ def claim_rest(core: Core, fx: MasterEffects) -> None:
 
 
 def on_claimed(core: Core, e: ev.Claimed, fx: MasterEffects) -> None:
-    """Continue runs read back from the store: adopt what may still run, open what is ready.
-
-    All workers are asked, also those to which no row says that anything is bound: they may hold a result that was
-    not acknowledged, and they refuse the former owner from now on.
-    """
+    """Continue runs read back from the store: adopt what may still run, open what is ready."""
     claimed = {_restore(core, owned, fx).id for owned in e.runs}
     for worker in list(core.dispatcher.workers.values()):
         if worker.linked:
@@ -152,8 +156,10 @@ def _bind_restored(core: Core, live: Live) -> None:
 
 
 def on_runs_lost(core: Core, e: ev.RunsLost, fx: MasterEffects) -> None:
-    """Another master owns these runs: stop thinking about them at once."""
-    for run_id in e.run_ids:
+    """Another master owns these runs: stop thinking about them at once; and should that one be dead, take them back."""
+    for run_id, epoch in e.epochs.items():
         run = core.runs.get(run_id)
-        if run is not None:
+        if run is not None and run.row.epoch == epoch:
             core.forget(run)
+    if core.deadlines.at(FOLLOW_UP) is None:
+        core.deadlines.set(FOLLOW_UP, core.now + core.settings.absent_seconds)

@@ -49,7 +49,7 @@ def on_result(core: Core, e: Received, c: cmd.Result, fx: MasterEffects) -> None
     if live is None:
         core.refused_results += 1
     if c.run_id not in core.runs:
-        _ask_about(core, e.peer_id, key, fx)
+        _ask_about(e.peer_id, key, fx)
         return
     fx.sends.append((e.peer_id, 0, cmd.ResultAck(*key)))
     if live is None:
@@ -99,13 +99,13 @@ def on_deposed(core: Core, e: Received, c: cmd.Deposed, fx: MasterEffects) -> No
 
 
 def on_holding(core: Core, e: Received, c: cmd.Holding, fx: MasterEffects) -> None:
-    """What we believed bound to this worker when we asked, and it does not hold, never started there."""
+    """What was bound to this worker when we asked, and it does not hold, never started there."""
     worker = core.dispatcher.workers.get(e.peer_id)
     if worker is None:
         return
     runs, held = set(c.runs), set(c.attempts)
-    for key in sorted(key for key in worker.adopting if key[0] in runs):
-        worker.adopting.discard(key)
+    for key in [key for key, serial in worker.adopting.items() if serial == c.serial and key[0] in runs]:
+        del worker.adopting[key]
         live = core.awaited(worker.id, key)
         if key not in held and live is not None:
             _never_ended(core, core.runs[key[0]], live, fx)
@@ -123,7 +123,7 @@ def _never_ended(core: Core, run: Run, live: Live, fx: MasterEffects) -> None:
 def _on_held(core: Core, worker: Worker, key: cmd.Attempt, fx: MasterEffects) -> None:
     run = core.runs.get(key[0])
     if run is None:
-        _ask_about(core, worker.id, key, fx)
+        _ask_about(worker.id, key, fx)
         return
     live = run.awaits(worker.id, key)
     if live is None:
@@ -132,16 +132,14 @@ def _on_held(core: Core, worker: Worker, key: cmd.Attempt, fx: MasterEffects) ->
         core.send_kill(run, live, fx)
 
 
-def _ask_about(core: Core, worker_id: str, key: cmd.Attempt, fx: MasterEffects) -> None:
+def _ask_about(worker_id: str, key: cmd.Attempt, fx: MasterEffects) -> None:
     """A worker holds an attempt of a run that is not ours: another master waits for it, or its run has ended."""
-    core.orphans.setdefault(key[0], set()).add((worker_id, key))
-    fx.lookups.add(key[0])
+    fx.lookups.append((worker_id, key))
 
 
 def on_runs_ended(core: Core, e: RunsEnded, fx: MasterEffects) -> None:
     """Let workers forget, or kill, what they hold of runs that are over; the others' owners will ask for theirs."""
-    for run_id in sorted(e.asked):
-        for worker_id, key in sorted(core.orphans.pop(run_id, ())):
-            if run_id in e.epochs:
-                fx.sends.append((worker_id, 0, cmd.ResultAck(*key)))
-                fx.sends.append((worker_id, 0, cmd.Kill(*key, e.epochs[run_id], 0.0, "its run has ended")))
+    for worker_id, key in e.strays:
+        if key[0] in e.epochs:
+            fx.sends.append((worker_id, 0, cmd.ResultAck(*key)))
+            fx.sends.append((worker_id, 0, cmd.Kill(*key, e.epochs[key[0]], 0.0, "its run has ended")))

@@ -177,7 +177,7 @@ class WorkerEngine:
                 strays.append(held)
         for held in mine:
             self._report(held, fx)
-        fx.sends.append((peer, 0, cmd.Holding(tuple(admitted), tuple(held.key for held in mine))))
+        fx.sends.append((peer, 0, cmd.Holding(tuple(admitted), tuple(held.key for held in mine), c.serial)))
         if strays:
             fx.sends.append((peer, 0, cmd.Holding((), tuple(held.key for held in strays))))
 

@@ -21,7 +21,7 @@ class Worker:
         self.hungry = False  # whether it was last told that tasks wait for its credit
         self.limit = 0
         self.live: dict[Attempt, Live] = {}
-        self.adopting: set[Attempt] = set()  # bound to it since before it was last asked what it holds
+        self.adopting: dict[Attempt, int] = {}  # what was bound to it when it was asked what it holds -> which time
 
     @property
     def free(self) -> int:

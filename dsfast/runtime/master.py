@@ -157,16 +157,16 @@ class Master:
             alive -= {self._me.id}  # the failed try may have taken runs without our learning of it
             await backoff.wait()
 
-    async def _look_up(self, run_ids: set[int]) -> None:
+    async def _look_up(self, strays: list[ev.Stray]) -> None:
         ended: dict[int, int] = {}
-        for run_id in run_ids:
+        for run_id in {key[0] for _, key in strays}:
             try:
                 row = await self.store.run(run_id)
             except Unavailable:
                 continue  # the worker says again what it holds on its next link
             if row is None or row.state.final:
                 ended[run_id] = 0 if row is None else row.epoch
-        self.inbox.put(ev.RunsEnded(run_ids, ended))
+        self.inbox.put(ev.RunsEnded(strays, ended))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)

@@ -120,6 +120,7 @@ class Adopt(Command, frozen=True):
 
     KIND: ClassVar[int] = 20
     runs: tuple[tuple[int, int], ...]
+    serial: int = 0
 
 
 class Demand(Command, frozen=True):
@@ -172,12 +173,14 @@ class Credit(Command, frozen=True):
 class Holding(Command, frozen=True):
     """Answer to Adopt: the attempts (run id, task, attempt) held of the runs named there, ended ones included.
 
-    Sent after any Result and Started that are repeated for them, so an attempt missing here never ran.
+    Sent after any Result and Started that are repeated for them, so an attempt that was sent before the question and
+    is missing here never ran. `serial` is that of the question.
     """
 
     KIND: ClassVar[int] = 36
     runs: tuple[int, ...]
     attempts: tuple[tuple[int, int, int], ...]
+    serial: int = 0
 
 
 class Refused(Command, frozen=True):

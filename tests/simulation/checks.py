@@ -264,7 +264,7 @@ class Checks:
         core = engine.core
         _hold(not core.runs, f"{host.name} still has runs {list(core.runs)}", next(iter(core.runs), None))
         left = {
-            "starts": core.starts, "orphans": core.orphans, "refusals": core.dispatcher.refusals,
+            "starts": core.starts, "refusals": core.dispatcher.refusals,
             "deadlines": len(core.deadlines),
             "queues": [group.name for group in core.dispatcher.groups.values() if group.queue],
             "live": [worker.id for worker in core.dispatcher.workers.values() if worker.live],

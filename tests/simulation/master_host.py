@@ -91,7 +91,7 @@ class MasterHost(Host):
         if fx.claim is not None:
             self._request_claim(fx.claim)
         if fx.lookups:
-            world.clock.after(world.store_latency(), self._look_up, sorted(fx.lookups))
+            world.clock.after(world.store_latency(), self._look_up, fx.lookups)
         self.rest(fx.wake_at)
 
     def _request_claim(self, claim: Claim) -> None:
@@ -124,13 +124,13 @@ class MasterHost(Host):
             self.put(ev.Claimed(runs))
         self._claim_next()
 
-    def _look_up(self, run_ids: list[int]) -> None:
+    def _look_up(self, strays: list[ev.Stray]) -> None:
         ended = {}
-        for run_id in run_ids:
+        for _, (run_id, _, _) in strays:
             row = self.world.store.runs.get(run_id)
             if row is None or row.state.final:
                 ended[run_id] = 0 if row is None else row.epoch
-        self.world.clock.after(self.world.store_latency(), self.put, ev.RunsEnded(set(run_ids), ended))
+        self.world.clock.after(self.world.store_latency(), self.put, ev.RunsEnded(strays, ended))
 
     # -- members ------------------------------------------------------------------------------------------------
 
