@@ -35,7 +35,8 @@ START_SECONDS_MAX = 10.0  # how long `start` tries: an ensemble or database that
 LEAVE_SECONDS_MAX = 2.0  # how long a shutdown waits to say goodbye; the end of the lease says it otherwise
 CONNECT_SECONDS_MIN = 5.0  # what a turn that holds no lease may take: connecting and logging in over a slow network
 RENEWALS_PER_LEASE = 3  # two may fail before the lease is in danger
-RETRIES_PER_LEASE = 10  # pace of turns out of contact: quick against the lease, gentle when a thousand come back
+RETRIES_PER_LEASE = 10  # pace of turns out of contact, so that a short lease is not lost for want of trying
+RETRY_SECONDS_MAX = 1.0  # and with a long one: what is back is found at once; jitter spreads a thousand who look
 
 T = TypeVar("T")
 log = logging.getLogger("dsfast.registry")
@@ -107,10 +108,11 @@ class RosterRegistry:
 
     async def _end(self) -> None:
         self._silent = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        await self._roster.close()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            await self._roster.close()
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         """The task only ends by `stop` or by a bug of ours, which must not pass in silence."""
@@ -191,7 +193,7 @@ class RosterRegistry:
         if self._session is None and isinstance(error, UsageError) and not self._first.done():
             self._first.set_exception(error)
         now = monotonic()
-        retry_at = now + self._rng.uniform(0.5, 1.5) * self._seconds / RETRIES_PER_LEASE
+        retry_at = now + self._rng.uniform(0.5, 1.5) * min(self._seconds / RETRIES_PER_LEASE, RETRY_SECONDS_MAX)
         if now >= self._lease_end:
             self._say_session(Session.LOST)
         elif self._session is Session.CONNECTED:

@@ -52,7 +52,7 @@ DELETE FROM dsfast_members WHERE (cluster, id) IN (
 )
 """
 LIST = """
-SELECT body, extract(epoch FROM lease_until - clock_timestamp())::float8 AS seconds
+SELECT body, extract(epoch FROM lease_until)::float8 - extract(epoch FROM clock_timestamp())::float8 AS seconds
 FROM dsfast_members WHERE cluster = $1 AND lease_until > clock_timestamp()
 """
 REMOVE = "DELETE FROM dsfast_members WHERE cluster = $1 AND id = $2"
@@ -101,6 +101,12 @@ class PostgresRoster:
                 await connection.close(timeout=CLOSE_SECONDS_MAX)
 
     async def _run(self, step: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        if self._connection is not None:
+            with suppress(Unavailable):  # it may have been cut while it was idle: that is no outage yet
+                return await self._try(step)
+        return await self._try(step)
+
+    async def _try(self, step: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         try:
             return await step(await self._connect())
         except BaseException as error:  # also when cancelled: what the connection is in the middle of is unknown

@@ -83,8 +83,11 @@ class Reader:
         if body in self._foreign:
             return None
         try:
-            return self._decoder.decode(body)
+            if len(body) <= MEMBER_BYTES_MAX:
+                return self._decoder.decode(body)
+            reason = f"longer than {MEMBER_BYTES_MAX} bytes"
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._foreign.add(body)
-            log.warning("registry_foreign_entry ignored=%r reason=%r", body[:100], str(error))
-            return None
+            reason = str(error)
+        self._foreign.add(body)
+        log.warning("registry_foreign_entry ignored=%r reason=%r", body[:100], reason)
+        return None

@@ -18,6 +18,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 from typing import TypeVar
@@ -28,6 +29,7 @@ from dsfast.registry.roster import View, encode
 
 LOOK_SECONDS = 0.2  # how late a join or leave may be seen; a look that finds nothing takes some 50 microseconds
 BUSY_PER_LEASE = 4  # a statement waits this part of the lease for other writers, less than a turn may take
+CLOSE_SECONDS_MAX = 1.0  # how long a shutdown waits for the file to be closed properly
 HOPELESS = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 
 SCHEMA = """
@@ -81,7 +83,9 @@ class SqliteRoster:
 
     async def close(self) -> None:
         """See `Roster.close`."""
-        self._thread.submit(self._disconnect)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS_MAX):
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
         self._thread.shutdown(wait=False)
 
     async def _run(self, step: Callable[[sqlite3.Connection], T]) -> T:

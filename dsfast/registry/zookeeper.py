@@ -10,6 +10,8 @@ Theory of operation. kazoo runs threads; everything they have to say crosses to 
 - A client that is cut off is never told that its session has ended. `leased.RosterRegistry` counts on its own clock:
   each `renew` is a read that the server counts as a sign of life, and LEASE_SHARE of a session after the last one
   that was answered, we are lost.
+- A server that is starting may swallow a connection (one in ten, with ZooKeeper 3.8), and one whose host has gone
+  answers nothing; kazoo would wait a whole session for either and lose it. An attempt gets a share instead.
 - kazoo's thread can end for good (refused credentials, an error it did not expect): it is replaced.
 
 A node is named after the member's id and a digest of its body, so a node never changes: an update is a new node,
@@ -23,6 +25,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
+from math import ceil
 from threading import Thread
 from time import monotonic
 from typing import Any, TypeVar, TypeVarTuple
@@ -30,6 +33,7 @@ from urllib.parse import quote
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import InvalidACLError, KazooException, NoAuthError, NodeExistsError, NoNodeError
+from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.security import CREATOR_ALL_ACL
 
@@ -41,6 +45,7 @@ from dsfast.registry.roster import View, encode
 RELIST_SECONDS = 30.0  # how long a lost watch can hide a change
 LEASE_SHARE = 0.9  # of the session: what is left is the margin for a slow last moment
 SESSION_TOLERANCE = 0.25  # share by which the session granted may differ from the one asked for without a warning
+ATTEMPTS_PER_SESSION = 3  # connection attempts that fit into one session: two servers may keep silent
 RECONNECT_SECONDS_MAX = 1.0  # longest wait between attempts: an ensemble that is back is found at once
 CLOSE_SECONDS_MAX = 2.0  # how long a shutdown waits for ZooKeeper to end the session
 REGISTER_TRIES = 3  # look, put right, look again; more only if somebody else keeps changing our node
@@ -139,16 +144,16 @@ class ZooKeeperRoster:
                 return attempt == 0
             if stat is not None:
                 await self._delete(client, path)
-            await self._call(client.ensure_path_async(self._root))
             with suppress(NodeExistsError, NoNodeError):  # somebody was quicker: look again
-                await self._call(client.create_async(path, body, ephemeral=True))
+                await self._call(client.ensure_path_async(self._root), NoNodeError)
+                await self._call(client.create_async(path, body, ephemeral=True), NoNodeError, NodeExistsError)
         raise Unavailable(
             f"the node {path} in ZooKeeper at {self._ensemble.place} keeps being changed by somebody else"
         )
 
     async def _delete(self, client: KazooClient, path: str) -> None:
         with suppress(NoNodeError):
-            await self._call(client.delete_async(path))
+            await self._call(client.delete_async(path), NoNodeError)
 
     async def _view(self, client: KazooClient, kept: bool) -> View:
         if self._stale or monotonic() >= self._listed_at + RELIST_SECONDS:
@@ -170,25 +175,25 @@ class ZooKeeperRoster:
 
     async def _names(self, client: KazooClient) -> list[str]:
         try:
-            return list(await self._call(client.get_children_async(self._root, watch=self._on_change)))
+            return list(await self._call(client.get_children_async(self._root, watch=self._on_change), NoNodeError))
         except NoNodeError:
             await self._call(client.ensure_path_async(self._root))
             return list(await self._call(client.get_children_async(self._root, watch=self._on_change)))
 
     async def _body(self, client: KazooClient, name: str) -> bytes | None:
         try:
-            body, _ = await self._call(client.get_async(f"{self._root}/{name}"))
+            body, _ = await self._call(client.get_async(f"{self._root}/{name}"), NoNodeError)
             return bytes(body)
         except NoNodeError:  # gone since the list was read
             return None
 
-    async def _call(self, pending: Any) -> Any:
-        """The outcome of a kazoo request. Raises NoNodeError and NodeExistsError as they are, the rest as ours."""
+    async def _call(self, pending: Any, *expected: type[KazooException]) -> Any:
+        """The outcome of a kazoo request. Raises the expected errors as they are, the rest as ours."""
         outcome: asyncio.Future[Any] = self._loop.create_future()
         pending.rawlink(lambda done: self._to_loop(settle, outcome, done))
         try:
             return await outcome
-        except (NoNodeError, NodeExistsError):
+        except expected:
             raise
         except (NoAuthError, InvalidACLError) as error:
             raise UsageError(f"ZooKeeper at {self._ensemble.place} does not allow us to use {self._root}") from error
@@ -256,6 +261,18 @@ class ZooKeeperRoster:
             self._on_hint()
 
 
+class Threads(SequentialThreadingHandler):  # type: ignore[misc]
+    """kazoo's threads, with a limit of our own for the time that TCP and TLS may take to connect."""
+
+    def __init__(self, connect_seconds: float) -> None:
+        super().__init__()
+        self._connect_seconds = connect_seconds
+
+    def create_connection(self, *place: Any, **options: Any) -> Any:
+        """As kazoo's, but `timeout` is ours: kazoo would try one silent host for a whole session."""
+        return super().create_connection(*place, **options | {"timeout": self._connect_seconds})
+
+
 def node_name(member: Member, body: bytes) -> str:
     """The name of this member's node while it has this body."""
     return f"{quote(member.id, safe='@')}.{blake2b(body, digest_size=8).hexdigest()}"
@@ -270,8 +287,10 @@ def new_client(ensemble: Ensemble, session_seconds: float) -> KazooClient:
     """A kazoo client that is not started yet. It never accepts a read-only server."""
     login = f"{ensemble.user}:{ensemble.password}"
     sasl = {"mechanism": "DIGEST-MD5", "username": ensemble.user, "password": ensemble.password}
+    servers = ensemble.hosts.split(",")
     return KazooClient(
-        hosts=ensemble.hosts,
+        hosts=servers * ceil(ATTEMPTS_PER_SESSION / len(servers)),  # one gets the session / the length of this list
+        handler=Threads(session_seconds / ATTEMPTS_PER_SESSION),
         timeout=session_seconds,
         default_acl=None if ensemble.user is None else CREATOR_ALL_ACL,
         auth_data=None if ensemble.user is None or ensemble.sasl else [("digest", login)],

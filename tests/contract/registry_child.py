@@ -1,0 +1,21 @@
+"""A daemon that is nothing but a member: `registry_child.py URL NAME SESSION`; prints its session's states."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from dsfast.model import Member
+from dsfast.registry import open_registry
+
+
+async def main(url: str, name: str, session: float) -> None:
+    registry = open_registry(url, cluster="test", session_seconds=session)
+    await registry.start(lambda members: None, lambda state: print(state.value, flush=True))
+    await registry.join(Member("worker", name, "1"))
+    print("joined", flush=True)
+    await asyncio.get_running_loop().create_future()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))

@@ -1,0 +1,214 @@
+"""What a database and its administrators can do to a registry of leases, with real servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from dsfast.errors import Unavailable, UsageError
+from dsfast.registry import Session, open_registry
+from tests.contract.registries import Cluster, MemoryGround, ServedGround, SqliteGround, worker
+from tests.servers.postgres import PostgresServer
+
+C, S, L = Session.CONNECTED, Session.SUSPENDED, Session.LOST
+
+
+class Table:
+    """The members' table as an administrator has it, in either database."""
+
+    def __init__(self, cluster: Cluster, server: PostgresServer) -> None:
+        self._ground, self._server = cluster.ground, server
+
+    async def sql(self, statement: str) -> str:
+        if isinstance(self._ground, SqliteGround):
+            return str(self._ground.sql(statement))
+        assert isinstance(self._ground, ServedGround)
+        return await asyncio.to_thread(self._server.sql, statement, self._ground.url.rpartition("/")[2])
+
+    async def put(self, body: str) -> None:
+        never = "0, 1e12" if isinstance(self._ground, SqliteGround) else "'infinity'"
+        await self.sql(f"INSERT INTO dsfast_members VALUES ('test', '{hash(body)}', '', '', '', '{body}', {never})")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def cluster(
+    request: pytest.FixtureRequest, postgres_server: PostgresServer, tmp_path: Path
+) -> AsyncIterator[Cluster]:
+    ground = (
+        SqliteGround(tmp_path / "members.db")
+        if request.param == "sqlite"
+        else ServedGround(postgres_server.new_database(), postgres_server.port)
+    )
+    cluster = Cluster(ground)
+    yield cluster
+    await cluster.close()
+
+
+@pytest.fixture
+def table(cluster: Cluster, postgres_server: PostgresServer) -> Table:
+    return Table(cluster, postgres_server)
+
+
+only_postgres = pytest.mark.parametrize("cluster", ["postgres"], indirect=True)
+only_sqlite = pytest.mark.parametrize("cluster", ["sqlite"], indirect=True)
+
+
+async def test_a_row_that_an_administrator_deletes_comes_back(cluster: Cluster, table: Table) -> None:
+    registry, own = await cluster.start(session=3.0)
+    await registry.join(worker("w"))
+    await table.sql("DELETE FROM dsfast_members")
+    await own.until(lambda: own.sessions == [C, L, C])
+    assert "w@1" in await table.sql("SELECT id FROM dsfast_members")
+
+
+async def test_a_dropped_table_is_made_again(cluster: Cluster, table: Table) -> None:
+    registry, own = await cluster.start(session=3.0)
+    await registry.join(worker("w"))
+    await table.sql("DROP TABLE dsfast_members")
+    await own.until(lambda: L in own.sessions and own.sessions[-1] is C)
+    await own.until_ids("w@1")
+
+
+async def test_rows_that_are_no_members_are_ignored_and_named_once(
+    cluster: Cluster, table: Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry, seen = await cluster.start(session=3.0)
+    for body in ("nonsense", '{"role": 7}', "[" * 70_000):
+        await table.put(body)
+    await registry.join(worker("w"))
+    await registry.join(worker("w", weight=7))
+    await seen.until(lambda: [member.weight for member in seen.views[-1]] == [7])
+    assert [record.name for record in caplog.records if "foreign" in record.message] == ["dsfast.registry"] * 3
+
+
+async def test_clusters_in_one_table_do_not_see_each_other(cluster: Cluster) -> None:
+    assert not isinstance(cluster.ground, MemoryGround)
+    registry, own = await cluster.start()
+    stranger = open_registry(cluster.ground.url, cluster="other", session_seconds=20.0)
+    stranger, theirs = await cluster.start(registry=stranger)
+    await registry.join(worker("w"))
+    await stranger.join(worker("x"))
+    await own.until_ids("w@1")
+    await theirs.until_ids("x@1")
+
+
+async def test_many_start_at_once_on_an_empty_database_and_half_of_them_vanish(cluster: Cluster) -> None:
+    started = await asyncio.gather(*(cluster.start(session=2.0) for _ in range(8)))
+    await asyncio.gather(*(registry.join(worker(f"w{n}")) for n, (registry, _) in enumerate(started)))
+    for _, seen in started:
+        await seen.until_ids(*(f"w{n}@1" for n in range(8)))
+    await asyncio.gather(*(registry.leave() for registry, _ in started[:4]))
+    for _, seen in started:
+        await seen.until_ids(*(f"w{n}@1" for n in range(4, 8)))
+
+
+@only_postgres
+async def test_a_restart_of_the_server_loses_nobody(cluster: Cluster, postgres_server: PostgresServer) -> None:
+    registry, own = await cluster.start(session=30)
+    _, other = await cluster.start(session=30)
+    await registry.join(worker("w"))
+    await other.until_ids("w@1")
+    postgres_server.stop(immediate=True)
+    try:
+        await own.until_session(S)
+        await other.until_session(S)
+    finally:
+        postgres_server.start()  # not in a thread: the server would end with it
+    await own.until_session(C)
+    await other.until_session(C)
+    assert own.sessions == other.sessions == [C, S, C]
+    assert () not in other.views[1:]
+
+
+@only_postgres
+async def test_killed_connections_are_made_again_unnoticed(cluster: Cluster, table: Table) -> None:
+    registry, own = await cluster.start(session=30)
+    other_registry, other = await cluster.start(session=30)
+    await registry.join(worker("w"))
+    await other.until_ids("w@1")
+    await table.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'dsfast registry' AND datname = current_database()"
+    )
+    await other_registry.join(worker("x"))
+    await own.until_ids("w@1", "x@1")
+    assert own.sessions == other.sessions == [C]
+
+
+@only_postgres
+async def test_a_silent_partition_is_noticed_on_our_own_clock(cluster: Cluster) -> None:
+    registry, own = await cluster.start(session=1.0)
+    _, other = await cluster.start(session=20.0)
+    await registry.join(worker("w"))
+    await other.until_ids("w@1")
+    assert isinstance(cluster.ground, ServedGround)
+    cluster.ground.proxy(registry).freeze()
+    await own.until_session(L)
+    assert own.sessions == [C, S, L]
+    await other.until_ids()
+    cluster.ground.proxy(registry).mend()
+    await own.until_session(C)
+    await other.until_ids("w@1")
+
+
+@only_postgres
+async def test_ends_of_leases_are_seen_by_members_that_sweep_at_the_same_time(cluster: Cluster) -> None:
+    started = await asyncio.gather(*(cluster.start(session=1.0) for _ in range(8)))
+    await asyncio.gather(*(registry.join(worker(f"w{n}")) for n, (registry, _) in enumerate(started)))
+    for registry, _ in started[:4]:
+        await cluster.ground.suspend(registry)
+    for _, seen in started[4:]:
+        await seen.until_ids(*(f"w{n}@1" for n in range(4, 8)))
+        assert S not in seen.sessions
+
+
+@only_postgres
+async def test_a_wrong_password_and_a_missing_database_are_refused_at_once(
+    cluster: Cluster, postgres_server: PostgresServer
+) -> None:
+    for url in (postgres_server.url("postgres", password="not-it"), postgres_server.url("nowhere")):
+        registry = open_registry(url, cluster="test", session_seconds=5.0)
+        with pytest.raises(UsageError, match=f"PostgreSQL at 127.0.0.1:{postgres_server.port}/") as refusal:
+            await registry.start(print, print)
+        assert "not-it" not in str(refusal.value)
+
+
+@only_postgres
+async def test_a_server_out_of_reach_is_a_sentence(
+    cluster: Cluster, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsfast.registry.leased.START_SECONDS_MAX", 0.3)
+    url = "postgresql://anna:secret@127.0.0.1:1/dsfast"
+    registry = open_registry(url, cluster="test", session_seconds=5.0)
+    with pytest.raises(Unavailable, match=r"127.0.0.1:1/dsfast is out of reach.*\(tried for 0.3 seconds\)") as failure:
+        await registry.start(print, print)
+    assert "secret" not in str(failure.value)
+
+
+@only_sqlite
+async def test_leases_from_before_the_machines_boot_are_void(cluster: Cluster) -> None:
+    assert isinstance(cluster.ground, SqliteGround)
+    registry, _ = await cluster.start()
+    await registry.join(worker("w"))
+    later = monotonic() + 1e6  # the clock starts again at every boot: what is ahead of it is older than the boot
+    cluster.ground.sql(
+        "INSERT INTO dsfast_members VALUES ('test', 'x@1', 'worker', 'x', '1', "
+        """'{"role":"worker","name":"x","boot":"1"}', ?, ?)""",
+        later,
+        later + 60,
+    )
+    _, seen = await cluster.start()
+    assert seen.ids == ["w@1"]
+
+
+@only_sqlite
+async def test_a_file_that_cannot_be_one_is_refused_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear database, " * 100)
+    for path in (tmp_path / "nowhere" / "members.db", tmp_path / "letter.txt"):
+        registry = open_registry(f"sqlite:///{path}", cluster="test", session_seconds=5.0)
+        with pytest.raises(UsageError, match=f"the registry's SQLite file {path} cannot be used"):
+            await registry.start(print, print)
