@@ -39,6 +39,7 @@ TIMEOUT_SECONDS = 60.0  # for one answer: longer than any server-side patience b
 WAIT_SECONDS = 30.0  # of one long poll; the server allows up to 60
 FOLLOW_TIMEOUT_SECONDS = 3600.0  # a followed log may be silent for as long as this
 CHUNK_BYTES = 64 << 10
+TASKS_PER_PAGE = 10_000  # the most that one answer holds
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -132,7 +133,8 @@ class Client:
         """All tasks of a run, however many."""
         after: int | None = 0
         while after is not None:
-            page = self._get(f"/runs/{quote(run, safe='')}/tasks", TaskPage, [("after", str(after))])
+            query = [("after", str(after)), ("limit", str(TASKS_PER_PAGE))]
+            page = self._get(f"/runs/{quote(run, safe='')}/tasks", TaskPage, query)
             yield from page.tasks
             after = page.next
 

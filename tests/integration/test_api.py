@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -256,6 +257,16 @@ def test_only_health_is_told_to_those_without_the_token(cluster: LocalCluster, o
         assert headers["x-content-type-options"] == "nosniff"
 
 
+def test_a_token_that_is_there_twice_is_not_a_token(cluster: LocalCluster) -> None:
+    connection = http.client.HTTPConnection(str(urlsplit(cluster.url).netloc), timeout=30)
+    connection.putrequest("GET", f"{API}/runs")
+    for token in (cluster.token, "other"):
+        connection.putheader("Authorization", f"Bearer {token}")
+    connection.endheaders()
+    assert connection.getresponse().status == 401
+    connection.close()
+
+
 def test_unknown_paths_are_not_told_to_strangers_either(cluster: LocalCluster) -> None:
     assert ask(cluster, "GET", "/nowhere", Authorization="")[0] == 401
     status, _, answer = ask(cluster, "GET", "/nowhere")
@@ -352,6 +363,13 @@ def test_every_reference_in_openapi_leads_somewhere() -> None:
     names = {part.partition('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert names <= document()["components"]["schemas"].keys()
     assert {"RunView", "TaskView", "ErrorView", "Submission"} <= names
+
+
+def test_the_page_of_the_api_names_every_operation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    for operation in OPERATIONS:
+        assert f"`{operation.method} {operation.path}`" in page
+    assert f"`GET {API}/openapi.json`" in page
 
 
 # -- when parts are missing (last, since it disturbs the cluster) -----------------------------------------------

@@ -20,7 +20,7 @@ from dsfast.cli.options import read_params
 from dsfast.cli.output import safe, span
 from dsfast.cli.watch import safe_line
 from dsfast.errors import UsageError
-from dsfast.views import RUN_WORDS
+from dsfast.views import RUN_WORDS, TASK_WORDS
 
 HEAVY = ("sqlalchemy", "uvloop", "rich", "kazoo", "starlette", "uvicorn", "yaml", "alembic", "asyncio", "msgspec")
 HEAVY_FOR_CLIENTS = tuple(name for name in HEAVY if name != "msgspec")
@@ -226,3 +226,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["--version"]) == 0
     assert capsys.readouterr().out.startswith("dsfast ")
     assert root.name == "root"
+
+
+def test_the_page_of_the_command_line_is_complete() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    for name in COMMANDS:
+        assert f"`dsfast {name}" in page
+    for code in Exit:
+        assert f"| {code.value} |" in page
+    for word in (*RUN_WORDS.values(), *TASK_WORDS):
+        assert f"`{word}`" in page
