@@ -3,9 +3,10 @@
 What a try to connect tells us:
 - refused: nobody listens there. The port of a worker is held by its guardian until its last task has ended,
   so the dialled life is over, and nothing of it runs. That is the one case in which we say PeerDead by ourselves;
-- a handshake with another life (the same address, another boot): the dialled one is over, too;
-- accepted, but the handshake does not come about: a guardian that is still clearing up, a peer that is stuck, or
-  a wrong key. Try again, by and by less often;
+- a handshake with another life (the same daemon, another boot): the dialled one is over, too;
+- accepted, but no answer until the deadline: a guardian that is still clearing up, or a peer that is stuck. Try
+  again at once, so that the guardian's end is noticed when it comes: it resets the connection that waits;
+- accepted and closed: a wrong key or role, or a daemon that is ending. Try again, by and by less often;
 - no route, no answer, no such name: the network. Try again likewise.
 A link that is lost is dialled again at once, because a process that has been killed then refuses: that is how
 its death is known within milliseconds. While the peer has dialled us, there is nothing to do.
@@ -24,7 +25,7 @@ from dsfast.errors import Unavailable
 from dsfast.log import log_event
 from dsfast.model import Member
 from dsfast.runtime.backoff import Backoff
-from dsfast.runtime.handshake import NONCE_BYTES, AnotherLife, Dialling, Identity
+from dsfast.runtime.handshake import NONCE_BYTES, AnotherLife, Dialling, HandshakeError, Identity
 from dsfast.runtime.link import Link
 from dsfast.runtime.table import LinkTable, logger
 from dsfast.runtime.tls import Tls, binding_of_dialler
@@ -42,6 +43,7 @@ class Dialer:
         self._identity = identity
         self._tls = tls
         self._backoff: Backoff | None = None  # nothing has failed lately: the next try is immediate
+        self._waited = False  # the last try was a wait in itself
         self._dead = False
         self.trouble = ""  # why the last try failed, for people
         self.first: asyncio.Future[Member] = asyncio.get_running_loop().create_future()  # the first time it is up
@@ -77,28 +79,32 @@ class Dialer:
             self._backoff = None
 
     async def _pause(self) -> None:
-        """Wait before the next try: not at all after the first failure, then longer and longer."""
+        """Wait before the next try: not at all after the first failure, or one that took long; then ever longer."""
         limits = self._table.limits
-        if self._backoff is not None:
+        if self._waited:
+            self._waited, self._backoff = False, None
+        elif self._backoff is not None:
             await self._backoff.wait()
         else:
             self._backoff = Backoff(limits.backoff_seconds_min, limits.backoff_seconds_max, self._table.rng)
 
     async def _try(self) -> Link | None:
         """Connect and shake hands; the link if it is up, else what to make of it is noted."""
-        link = Link(self._table, self._begin, dialled=True)
+        link, kept = Link(self._table, self._begin, dialled=True), False
         try:
             await self._connect(link)
-            if await asyncio.shield(link.settled):
+            kept = await asyncio.shield(link.settled)
+            if kept:
                 return link
         except ConnectionRefusedError:
             self._over(f"{self.member.host}:{self.member.port} refuses connections: nobody listens there")
         except TimeoutError:
             self._failed("no answer to the attempt to connect")
+            self._waited = True
         except OSError as error:
             self._failed(f"cannot connect: {error}")
         finally:
-            if not (link.settled.done() and link.settled.result()):
+            if not kept:
                 link.drop("no longer dialled")
         self._judge(link)
         return None
@@ -122,6 +128,8 @@ class Dialer:
             self._over(str(link.error))
         elif link.error is not None:
             self._failed(str(link.error))
+            if isinstance(link.error, HandshakeError) and link.error.code == "deadline":
+                self._waited = True
         elif link.address:
             self._failed(f"{link.reason} in the handshake: it is ending, or does not take our key, cluster or role")
 

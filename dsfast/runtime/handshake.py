@@ -47,7 +47,7 @@ class HandshakeError(ProtocolError):
 
 
 class AnotherLife(HandshakeError):
-    """The peer proved the cluster's key, but it is not the daemon (or not the life of it) that was dialled."""
+    """The peer proved the cluster's key, and is a later life of the daemon that was dialled."""
 
     def __init__(self, expected: Member, found: Member) -> None:
         super().__init__("another_life", f"{found.id} listens where {expected.id} used to")
@@ -114,11 +114,19 @@ class Dialling(Handshake):
         if key is None:
             text = f"{_claims(found)} does not hold this cluster's key: its key file and ours must have a key in common"
             raise HandshakeError("proof", text)
-        if self._expected.boot and found.id != self._expected.id:
-            raise AnotherLife(self._expected, found)
+        self._require_expected(found)
         self._awaits, self._found, self.trusted = Welcome, found, True
         identity = self._identity
         return Proof(proof(identity, key, b"dialler", self._nonce, challenge.nonce, identity.me, found))
+
+    def _require_expected(self, found: Member) -> None:
+        expected = self._expected
+        if not expected.boot or found.id == expected.id:
+            return
+        if (found.role, found.name) == (expected.role, expected.name):
+            raise AnotherLife(expected, found)
+        # Says nothing about the one we look for: the two may announce one address by mistake.
+        raise HandshakeError("another_daemon", f"{found.role} {found.id} listens where {expected.id} should")
 
     def _mac(self, key: bytes, challenge: Challenge) -> bytes:
         identity = self._identity

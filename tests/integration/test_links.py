@@ -16,6 +16,8 @@ from dsfast.wire.codec import encode
 from dsfast.wire.commands import Cancel, Demand, Done, Execute, LogChunk, LogRead, ResultAck, Started, Submitted
 from tests.integration.linking import DEADLINE_SECONDS, KEY, OTHER_KEY, Impostor, Node, Peer, limits, member, nodes
 
+NEVER_BACK = {"backoff_seconds_min": 3600.0, "backoff_seconds_max": 3600.0}  # a test that has to wait for it fails
+
 
 async def test_both_sides_learn_of_a_link_and_of_each_other() -> None:
     master, worker = Node("master", "m"), Node("worker", "w")
@@ -162,7 +164,7 @@ async def test_a_refused_dial_means_that_the_dialled_life_is_over() -> None:
 
 
 async def test_a_daemon_that_ends_is_reported_down_and_then_dead() -> None:
-    master, worker = Node("master", "m"), Node("worker", "w")
+    master, worker = Node("master", "m", limits=limits(**NEVER_BACK)), Node("worker", "w")
     async with nodes(master):
         await link(master, worker)
         await worker.links.close()
@@ -191,7 +193,7 @@ async def test_who_listens_there_without_the_key_does_not_make_anyone_dead() -> 
 
 
 async def test_a_lost_link_is_dialled_again_at_once() -> None:
-    master = Node("master", "m")
+    master = Node("master", "m", limits=limits(stable_seconds=0.0, **NEVER_BACK))
     async with nodes(master), Impostor() as worker:
         master.links.dial(worker.me)
         for _ in range(3):
@@ -213,9 +215,10 @@ async def test_a_listener_that_hangs_up_is_not_dead_and_is_tried_again() -> None
 
 
 async def test_a_listener_that_accepts_and_says_nothing_is_not_dead_and_is_tried_again() -> None:
-    master = Node("master", "m", limits=limits(handshake_seconds=0.05))
+    master = Node("master", "m", limits=limits(handshake_seconds=0.05, **NEVER_BACK))
     async with nodes(master), Impostor() as worker:
         master.links.dial(worker.me)
+        await worker.next()
         await worker.next()
         await worker.next()
         await (await worker.next()).be_dialled(worker.me)

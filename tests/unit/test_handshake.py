@@ -183,6 +183,14 @@ def test_another_life_is_told_apart_only_once_it_has_proved_the_key() -> None:
     assert not isinstance(refused.value, AnotherLife)
 
 
+def test_another_daemon_at_the_address_is_not_taken_for_another_life() -> None:
+    """Two workers may announce one address by mistake: that must not declare either of them dead."""
+    neighbour = Member("worker", "v", "2", "127.0.0.1", 2)
+    with pytest.raises(HandshakeError, match="worker v@2 listens where w@1 should") as caught:
+        shake(dialling(), listening(me=neighbour))
+    assert not isinstance(caught.value, AnotherLife)
+
+
 def test_a_dialler_that_expects_nobody_in_particular_takes_any_life() -> None:
     dialler = dialling(expected=Member("worker", "", "", "127.0.0.1", 2))
     shake(dialler, listening())
