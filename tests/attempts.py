@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,13 @@ async def run(kind: str, job: Job) -> Outcome:
 async def read_fifo(fifo: Path) -> str:
     """What the next writer of this FIFO says; the way for a task to tell its test that it has come so far."""
     return await asyncio.wait_for(asyncio.to_thread(fifo.read_text), DEADLINE_SECONDS)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until the condition holds; an error if that takes too long."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - other programs' processes end without telling us
+            await asyncio.sleep(0.002)
 
 
 def exists(pid: int) -> bool:

@@ -83,7 +83,7 @@ class Process:
                 return False
         except OSError:  # we cannot look, so we cannot know
             return False
-        self.working_since = math.inf
+        self.marks, self.working_since = frozenset(), math.inf
         _children.disown(self)
         return True
 

@@ -21,7 +21,7 @@ from dsfast.templates import is_template
 FUEL = 1_000_000  # template instructions of one attempt's field: 0.1 s of one core
 FILLED_BYTES_MAX = 16 << 20  # of one field; a script of this size is a program that belongs into a file
 _ALONE = re.compile(r"\s*\{\{(?!#)((?:(?!\{\{|\}\}|\{%).)*)\}\}\s*", re.DOTALL)
-_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%_-+=:,./")
+_SPECIAL = re.compile(r"[^\w@%+=:,./-]")
 _Config = TypeVar("_Config", bound=msgspec.Struct)
 Quote = Callable[[str], str]
 
@@ -32,9 +32,7 @@ def shell_quote(text: str) -> str:
     Special characters get a backslash each. Single quotes round the whole would do between words, but not inside
     double quotes, where a value of $(reboot) would be run.
     """
-    if not text:
-        return "''"
-    return "".join(_quoted(letter) for letter in text)
+    return _SPECIAL.sub(_escape, text) if text else "''"
 
 
 def fill(
@@ -119,7 +117,10 @@ def _environment(quote: Quote | None) -> Any:
     from minijinja import Environment, safe
 
     def finalize(value: Any) -> Any:
-        return value if hasattr(value, "__html__") else safe(shown(value) if quote is None else quote(shown(value)))
+        if hasattr(value, "__html__"):
+            return value
+        text = shown(value)[: FILLED_BYTES_MAX + 1]  # too long already: not worth quoting to its end
+        return safe(text if quote is None else quote(text))
 
     environment = Environment(
         undefined_behavior="strict",
@@ -147,7 +148,5 @@ def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _quoted(letter: str) -> str:
-    if letter in _SAFE or (letter > "\x7f" and letter.isalnum()):
-        return letter
-    return "'\n'" if letter == "\n" else f"\\{letter}"  # a backslash before a line's end would join the lines
+def _escape(special: re.Match[str]) -> str:
+    return "'\n'" if special[0] == "\n" else f"\\{special[0]}"  # a backslash before a line's end would join the lines

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -29,7 +30,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
         yield runner
 
 
-def shell(runner: asyncio.Runner, root: Path, script: str, **config: object) -> tuple[Outcome, str]:
+def shell(runner: asyncio.Runner, root: Path, script: str, **config: Any) -> tuple[Outcome, str]:
     """The outcome of a script and its log."""
     job = make_job("shell", root, script=script, **config)
     outcome = runner.run(run("shell", job))

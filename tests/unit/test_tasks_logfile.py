@@ -32,7 +32,8 @@ def log(tmp_path: Path) -> AttemptLog:
 
 def read_all(root: Path) -> bytes:
     """The log as a client reads it, chunk by chunk."""
-    logs, offset, parts = LogDir(root), 0, []
+    logs, offset = LogDir(root), 0
+    parts: list[bytes] = []
     while True:
         offset, data, size = logs.read((1, 2, 3), offset, 50_000)
         if not data and offset >= size:

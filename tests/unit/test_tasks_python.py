@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 from dsfast.model import OUTPUTS_BYTES_MAX, AttemptState, Outcome
+from dsfast.tasks.proc import children
 from dsfast.tasks.python import PythonConfig, PythonTask
 from dsfast.tasks.types import task_type
-from tests.attempts import DEADLINE_SECONDS, carrying, exists, make_job, read_fifo, run, start
+from tests.attempts import DEADLINE_SECONDS, carrying, exists, make_job, read_fifo, run, start, until
 
 MODULE = """
 import json, os
@@ -42,8 +43,10 @@ async def lib(tmp_path: Path) -> AsyncIterator[Path]:
     directory.mkdir()
     (directory / "json.py").write_text("raise SystemExit('the wrong json')")
     (directory / "mine.py").write_text(MODULE)
+    before = set(children(os.getpid()))
     yield directory
     task_type("python").close()
+    await until(lambda: before.issuperset(children(os.getpid())))
 
 
 class Tasks:
@@ -255,15 +258,8 @@ async def test_a_process_that_left_something_behind_is_ended_with_it(tasks: Task
 
 async def test_closing_ends_the_processes_that_wait(tasks: Tasks) -> None:
     pid = await tasks.value(PID)
-    fd, gone = os.pidfd_open(pid), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(fd, gone.set)
-    try:
-        task_type("python").close()
-        await asyncio.wait_for(gone.wait(), DEADLINE_SECONDS)
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
+    task_type("python").close()
+    await until(lambda: not exists(pid))
     assert await tasks.value(PID) != pid
 
 

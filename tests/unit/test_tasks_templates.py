@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -152,7 +152,7 @@ def test_every_mistake_is_reported_at_once() -> None:
 
 def test_a_type_without_templates_is_left_alone() -> None:
     class Plain(ShellTask):
-        templated = ()
+        templated: ClassVar[tuple[str, ...]] = ()
 
     kind: TaskType = Plain()
     assert fill(kind, ShellConfig(script="{{ x }}"), {}, {})[0].script == "{{ x }}"
