@@ -3,7 +3,7 @@
 A worker's capacity is its slots plus a prefetch, so that when a short task ends the next one is already here and
 no round trip is waited for. The prefetch follows the pace: what the worker would get done in HORIZON_SECONDS at
 the mean duration of recent attempts. Long tasks get none, so they stay where they can still be placed best;
-instant ones get up to PREFETCH_MAX. Several masters share the capacity: those with nothing waiting keep an equal
+instant ones get up to PREFETCH_MAX, from the moment the first of them has ended. Several masters share the capacity: those with nothing waiting keep an equal
 share to start from, and those that wait (Demand) split what the others do not use.
 """
 
@@ -40,7 +40,7 @@ class Pace:
     def prefetch(self, slots: int) -> int:
         """How many attempts beyond its slots the worker should have at hand."""
         if self._mean is None:
-            return slots
+            return 0
         return min(int(slots * HORIZON_SECONDS / max(self._mean, 1e-6)), PREFETCH_MAX)
 
 

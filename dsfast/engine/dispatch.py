@@ -105,7 +105,13 @@ class Dispatcher:
                 yield from self._assign_group(group)
 
     def _assign_group(self, group: Group) -> Iterator[tuple[Run, int, Worker]]:
-        room = [worker for worker in group.workers.values() if worker.free > 0]
+        """Free slots everywhere come first; only then is what is left sent ahead, to wait at a worker."""
+        yield from self._fill(group, lambda worker: worker.free_slots)
+        if group.queue:
+            yield from self._fill(group, lambda worker: worker.free)
+
+    def _fill(self, group: Group, room_of: Callable[[Worker], int]) -> Iterator[tuple[Run, int, Worker]]:
+        room = [worker for worker in group.workers.values() if room_of(worker) > 0]
         unwilling: list[tuple[Run, int]] = []
         while room and group.queue:
             run_id, task = group.queue.pop()
@@ -115,7 +121,7 @@ class Dispatcher:
                 unwilling.append((run, task))
                 continue
             yield run, task, worker
-            if worker.free <= 0:
+            if room_of(worker) <= 0:
                 room.remove(worker)
         for run, task in unwilling:
             self.push(run, task)

@@ -16,7 +16,18 @@ import msgspec
 
 from dsfast._core.dag import CycleError, Dag
 from dsfast.errors import Problem, UsageError
-from dsfast.model import OnFailure, Priority, Retry, Task, Workflow, parse_canonical
+from dsfast.model import (
+    BACKOFF_MAX,
+    DURATION_SECONDS_MAX,
+    RETRIES_MAX,
+    TASKS_MAX,
+    OnFailure,
+    Priority,
+    Retry,
+    Task,
+    Workflow,
+    parse_canonical,
+)
 from dsfast.templates import template_names
 from dsfast.wire.commands import TaskSpec
 
@@ -68,15 +79,18 @@ class Plan:
 def compile_body(body: bytes) -> Plan:
     """Compile canonical JSON. Raises UsageError when it is not a workflow."""
     try:
-        workflow = parse_canonical(body)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        return compile_plan(parse_canonical(body), hashlib.sha256(body).hexdigest())
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"not a workflow: {error}") from None
-    return compile_plan(workflow, hashlib.sha256(body).hexdigest())
 
 
 def compile_plan(workflow: Workflow, digest: str) -> Plan:
-    """Compile a workflow. Raises UsageError for an unknown need, a repeated name or a cycle, by name."""
+    """Compile a workflow. Raises UsageError for an unknown need, a repeated name, a cycle or an impossible time.
+
+    What reaches a master may have been checked by nobody, and must not be able to end it.
+    """
     tasks = workflow.tasks
+    _refuse_impossible(workflow)
     index = {task.name: position for position, task in enumerate(tasks)}
     if len(index) != len(tasks):
         raise UsageError(f"workflow {workflow.name!r} has two tasks of one name: {_repeated(tasks)!r}")
@@ -98,6 +112,20 @@ def compile_plan(workflow: Workflow, digest: str) -> Plan:
     return plan
 
 
+def _refuse_impossible(workflow: Workflow) -> None:
+    if len(workflow.tasks) > TASKS_MAX:
+        raise UsageError(f"workflow {workflow.name!r} has {len(workflow.tasks):,} tasks; the most is {TASKS_MAX:,}")
+    for task in workflow.tasks:
+        retry, timeout = task.retry, DURATION_SECONDS_MAX if task.timeout is None else task.timeout
+        longest, shortest = max(task.delay, retry.delay, retry.delay_max), min(task.delay, retry.delay, retry.delay_max)
+        if not (0 <= shortest and longest <= DURATION_SECONDS_MAX and 0 < timeout <= DURATION_SECONDS_MAX):
+            raise UsageError(f"task {task.name!r}: a delay or timeout is negative, or longer than ten years")
+        if not (0 <= retry.limit <= RETRIES_MAX and 1 <= retry.backoff <= BACKOFF_MAX):
+            raise UsageError(
+                f"task {task.name!r}: retry.limit is 0 to {RETRIES_MAX:,}, retry.backoff 1 to {BACKOFF_MAX:g}"
+            )
+
+
 def _repeated(tasks: Iterable[Task]) -> str:
     seen: set[str] = set()
     return next(task.name for task in tasks if task.name in seen or seen.add(task.name))  # type: ignore[func-returns-value]
@@ -109,6 +137,8 @@ def _edges(tasks: tuple[Task, ...], index: dict[str, int]) -> tuple[array[int], 
         for need in task.needs:
             if need not in index:
                 raise UsageError(f"task {task.name!r} needs {need!r}, which is not in the workflow")
+            if need == task.name:
+                raise UsageError(f"task {need!r} needs itself")
             sources.append(index[need])
             targets.append(position)
     return sources, targets

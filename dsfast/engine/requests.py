@@ -63,7 +63,7 @@ def _check_params(plan: Plan, params: bytes) -> None:
         )
     try:
         given = msgspec.json.decode(params, type=dict[str, object])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the parameters are not a JSON object: {error}") from None
     plan.merged_params(given)
 

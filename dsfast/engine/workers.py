@@ -27,3 +27,8 @@ class Worker:
     def free(self) -> int:
         """How many more attempts may be sent to it now."""
         return self.limit - len(self.live) if self.linked and not self.draining else 0
+
+    @property
+    def free_slots(self) -> int:
+        """How many of these would start at once, as far as we know: other masters may use its slots, too."""
+        return min(self.free, self.member.slots - len(self.live))
