@@ -23,8 +23,9 @@ from types import GenericAlias
 
 cdef object GONE = object()
 
-# Below this many entries a sweep saves less than it costs.
-cdef Py_ssize_t SWEEP_ENTRIES_MIN = 64
+cdef enum:
+    SWEEP_ENTRIES_MIN = 64  # with fewer, a sweep saves less than it costs
+    IDLE_ENTRIES_MAX = 1024  # 40 KB: what an empty queue may keep of a rush, so that small ones need not grow again
 
 
 cdef struct Entry:
@@ -113,7 +114,7 @@ cdef class PriorityQueue:
 
     def clear(self):
         """Take out everything and give the memory back."""
-        keys = self._keys  # kept until the queue is whole again: the end of a key may run foreign code
+        keys, index = self._keys, self._index  # kept until the queue is whole: the end of a key may run foreign code
         self._keys = []
         self._index = None
         self._size = self._gone = self._capacity = 0
@@ -160,7 +161,7 @@ cdef class PriorityQueue:
         if self._gone:
             self._uncover()
         if self._size == 0:
-            self._index = None
+            self._rest()
         return key
 
     cdef void _drop_top(self) noexcept:
@@ -179,7 +180,14 @@ cdef class PriorityQueue:
         if self._size > SWEEP_ENTRIES_MIN and self._gone * 2 > self._size:
             self._sweep()
         if self._size == 0:
-            self._index = None
+            self._rest()
+        return 0
+
+    cdef int _rest(self) except -1:
+        """The queue ran empty: let go of what only a full one needs."""
+        self._index = None
+        if self._capacity > IDLE_ENTRIES_MAX:
+            self.clear()
         return 0
 
     cdef int _uncover(self) except -1:

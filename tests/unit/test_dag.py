@@ -44,6 +44,7 @@ def sorter_of(nodes: int, edges: Edges) -> "graphlib.TopologicalSorter[int]":
 # -- readiness -------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(acyclic(), st.randoms(use_true_random=False))
 def test_releases_the_nodes_that_graphlib_releases(graph: tuple[int, Edges], chance: random.Random) -> None:
     nodes, edges = graph
@@ -92,7 +93,7 @@ class Model:
         return sorted(found - {node})
 
 
-@settings(max_examples=300)
+@settings(deadline=None)
 @given(acyclic(), st.randoms(use_true_random=False))
 def test_settling_and_skipping_in_any_order_matches_the_model(graph: tuple[int, Edges], chance: random.Random) -> None:
     nodes, edges = graph
@@ -109,6 +110,7 @@ def test_settling_and_skipping_in_any_order_matches_the_model(graph: tuple[int, 
         assert [dag.decided(node) for node in range(nodes)] == [node not in model.undecided for node in range(nodes)]
 
 
+@settings(deadline=None)
 @given(acyclic())
 def test_neighbours_and_order_describe_the_graph(graph: tuple[int, Edges]) -> None:
     nodes, edges = graph
@@ -193,7 +195,7 @@ def test_edges_that_are_no_integers_are_refused(sources: Any) -> None:
 # -- cycles ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(2, 12).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))))
 def test_finds_a_cycle_exactly_when_graphlib_does(graph: tuple[int, Edges]) -> None:
     nodes, edges = graph[0], [edge for edge in graph[1] if edge[0] != edge[1]]

@@ -111,6 +111,7 @@ def test_crc32c_of_the_published_examples(data: bytes, expected: int) -> None:
     assert crc32c(data) == crc32c(data, portable=True) == plain_crc32c(data) == expected
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000), st.integers(0, 7))
 def test_crc32c_is_the_same_with_and_without_the_instruction(data: bytes, offset: int) -> None:
     unaligned = memoryview(bytes(offset) + data)[offset:]
@@ -126,12 +127,14 @@ def test_the_instruction_is_used_where_the_processor_has_it() -> None:
 # -- encoding and decoding ---------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(FRAMES)
 def test_encodes_as_struct_does(frames: list[Frame]) -> None:
     for frame in frames:
         assert encode(*frame) == plain_encode(*frame)
 
 
+@settings(deadline=None)
 @given(FRAMES, st.lists(st.integers(0, 5000), max_size=12))
 def test_frames_survive_any_cuts_of_the_stream(frames: list[Frame], places: list[int]) -> None:
     decoder = FrameDecoder(LIMIT)
@@ -333,7 +336,7 @@ def assert_decodes_as_the_oracle(stream: bytes, pieces: list[bytes], limit: int)
         assert (error.offset, wrong in error.reason) == (end, True)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     st.lists(st.one_of(st.binary(max_size=40), st.builds(encode, st.just(1), st.just(2), st.binary(max_size=60)))),
     st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), max_size=2),
