@@ -14,6 +14,9 @@ import msgspec
 NAME_LENGTH_MAX = 200  # characters of a workflow's or task's name: it is a key, a label and part of paths
 TASKS_MAX = 1_000_000  # tasks in one workflow: what readiness arrays and one frame hold comfortably
 PARAMS_BYTES_MAX = 1 << 20  # a run's parameters as JSON: they travel with attempts, so files go by reference
+DURATION_SECONDS_MAX = 10 * 366 * 86_400  # ten years: anything longer is milliseconds taken for seconds
+RETRIES_MAX = 10_000  # an attempt's number; a task that fails this often will not succeed
+BACKOFF_MAX = 100.0  # its 64th power is still a float
 OUTPUTS_BYTES_MAX = 1 << 20  # an attempt's output values as JSON, for the same reason
 
 

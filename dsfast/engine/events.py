@@ -9,7 +9,6 @@ from dsfast.model import Member, Outcome
 from dsfast.rows import OwnedRun
 from dsfast.wire.commands import Attempt, Command
 
-
 Stray = tuple[str, Attempt]  # worker id, and an attempt that it holds of a run that is not ours
 
 

@@ -12,7 +12,7 @@ harmless, and looks once more later for what a share left behind.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable
 
 from dsfast.engine import events as ev
 from dsfast.engine.core import Core
@@ -39,15 +39,17 @@ def on_link_up(core: Core, e: ev.LinkUp, fx: MasterEffects) -> None:
     _adopt(core, worker, core.runs.keys(), fx)
 
 
-def _adopt(core: Core, worker: Worker, run_ids: Set[int], fx: MasterEffects) -> None:
+def _adopt(core: Core, worker: Worker, run_ids: Iterable[int], fx: MasterEffects) -> None:
     """Tell a worker that we own these runs, and ask what it holds of them.
 
     Questions are numbered: one that was computed under a former link may leave on the present one, and its answer
     says nothing of what was sent after it.
     """
     core.adopts += 1
-    worker.adopting.update((key, core.adopts) for key in worker.live if key[0] in run_ids)
-    runs = tuple((run_id, core.runs[run_id].row.epoch) for run_id in sorted(run_ids))
+    run_ids = sorted(run_ids)
+    mine = set(run_ids)
+    worker.adopting.update((key, core.adopts) for key in worker.live if key[0] in mine)
+    runs = tuple((run_id, core.runs[run_id].row.epoch) for run_id in run_ids)
     fx.sends.append((worker.id, 0, cmd.Adopt(runs, core.adopts)))
 
 

@@ -118,7 +118,7 @@ def _refuse_impossible(workflow: Workflow) -> None:
     for task in workflow.tasks:
         retry, timeout = task.retry, DURATION_SECONDS_MAX if task.timeout is None else task.timeout
         longest, shortest = max(task.delay, retry.delay, retry.delay_max), min(task.delay, retry.delay, retry.delay_max)
-        if not (0 <= shortest and longest <= DURATION_SECONDS_MAX and 0 < timeout <= DURATION_SECONDS_MAX):
+        if shortest < 0 or longest > DURATION_SECONDS_MAX or not 0 < timeout <= DURATION_SECONDS_MAX:
             raise UsageError(f"task {task.name!r}: a delay or timeout is negative, or longer than ten years")
         if not (0 <= retry.limit <= RETRIES_MAX and 1 <= retry.backoff <= BACKOFF_MAX):
             raise UsageError(

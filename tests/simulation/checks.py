@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from dsfast.engine.effects import MasterEffects
-from dsfast.engine.states import ATTEMPT_STEPS, RUN_STEPS
+from dsfast.engine.states import ATTEMPT_STEPS, RUN_STEPS, Step
 from dsfast.model import AttemptState, Outcome, RunState, Workflow, parse_canonical
 from dsfast.rows import AttemptRow, RunRow
 from dsfast.wire import commands as cmd
@@ -41,7 +41,7 @@ class Broken(AssertionError):
 S = TypeVar("S", AttemptState, RunState)
 
 
-def reachable(table: Mapping[tuple[S, object], S]) -> dict[S, set[S]]:
+def reachable(table: Mapping[tuple[S, Step], S]) -> dict[S, set[S]]:
     """The states that a durable row may change to: those that one or more steps lead to, and its own."""
     states = {state for state, _ in table} | set(table.values())
     after = {state: {state} for state in states}
@@ -244,7 +244,11 @@ class Checks:
         expected = expected_state(workflow, latest, self._failures(run.id), run.id in self.stopped)
         _hold(run.state is expected, f"the run ended {run.state.name}, not {expected.name}", run.id)
         if run.id not in self.stopped and run.state is not R.SUCCEEDED:
-            doomed = [task for task in workflow.tasks if task.enabled and hopeless(task.timeout, behaviour(task), task.retry.limit)]
+            doomed = [
+                task
+                for task in workflow.tasks
+                if task.enabled and hopeless(task.timeout, behaviour(task), task.retry.limit)
+            ]
             _hold(bool(doomed), "a run fails only by a task that had to fail", run.id)
 
     def _failures(self, run_id: int) -> dict[int, int]:
@@ -257,7 +261,11 @@ class Checks:
         """A daemon at rest remembers nothing but definitions and epochs."""
         engine = host.engine  # type: ignore[attr-defined]
         if host.member.role == "worker":
-            _hold(not engine.held, f"{host.name} still holds {list(engine.held)}", *next(iter(engine.held), (None, None))[:2])
+            _hold(
+                not engine.held,
+                f"{host.name} still holds {list(engine.held)}",
+                *next(iter(engine.held), (None, None))[:2],
+            )
             left = engine.bindings or engine.queue or len(engine.deadlines) or engine.busy
             _hold(not left, f"{host.name} keeps something of attempts that are gone")
             return
@@ -286,7 +294,9 @@ def hopeless(timeout: float | None, acts: Behaviour, retries: int) -> bool:
     return slow or acts.fails > retries
 
 
-def expected_state(workflow: Workflow, latest: dict[int, AttemptRow], failures: dict[int, int], stopped: bool) -> RunState:
+def expected_state(
+    workflow: Workflow, latest: dict[int, AttemptRow], failures: dict[int, int], stopped: bool
+) -> RunState:
     """How a run with these last attempts must end, by the documented rules."""
     lost = {
         at for at, row in latest.items()

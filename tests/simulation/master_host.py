@@ -13,7 +13,7 @@ from dsfast.engine import events as ev
 from dsfast.engine.effects import Claim, MasterEffects
 from dsfast.engine.master import MasterEngine, MasterSettings
 from dsfast.model import Member
-from dsfast.rows import Batch, Committed
+from dsfast.rows import Batch, Committed, OwnedRun
 from dsfast.runtime.turns import amend
 from tests.simulation.host import Host
 from tests.simulation.memory import copy_batch
@@ -119,7 +119,7 @@ class MasterHost(Host):
         alive -= {self.member.id}  # the failed try may have taken runs without our learning of it
         world.clock.after(RETRY_SECONDS, self._claim, claim, alive)
 
-    def _claimed(self, runs: list[ev.OwnedRun]) -> None:
+    def _claimed(self, runs: list[OwnedRun]) -> None:
         if runs:
             self.put(ev.Claimed(runs))
         self._claim_next()

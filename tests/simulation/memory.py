@@ -1,4 +1,4 @@
-"""A store in memory, with the semantics of dsfast.store.base and nothing else: for the simulation, where it is the truth.
+"""A store in memory, with the semantics of dsfast.store.base and nothing else: in a simulation it is the truth.
 
 It is synchronous; who asks decides how long the question and the answer travel and whether they arrive.
 """

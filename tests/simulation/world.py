@@ -12,8 +12,8 @@ import hashlib
 import random
 from collections.abc import Sequence
 
-from dsfast.engine.events import SessionChanged
 from dsfast.engine.balance import POLICIES
+from dsfast.engine.events import SessionChanged
 from dsfast.engine.master import MasterSettings
 from dsfast.model import Member
 from tests.simulation.checks import Broken, Checks
