@@ -24,7 +24,7 @@ from dsfast._core.frame import FrameDecoder, FrameError
 from dsfast.errors import ProtocolError
 from dsfast.model import Member
 from dsfast.runtime.handshake import Dialling, HandshakeError, Listening
-from dsfast.wire.codec import decode, encode
+from dsfast.wire.codec import COMMANDS, decode, encode
 from dsfast.wire.commands import Command, Ping, Pong
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Link(asyncio.Protocol):
         elif kind == Pong.KIND:
             self._note_load(body)
         else:
-            name = type(decode(kind, body)).__name__
+            name = COMMANDS[kind].__name__ if kind in COMMANDS else f"kind {kind}"
             raise ProtocolError(f"a {self.peer.role} may not send {name} to a {self._table.me.role}")
 
     def _shake(self, kind: int, body: bytes) -> None:

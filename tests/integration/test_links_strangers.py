@@ -252,7 +252,7 @@ async def test_few_connections_may_be_half_open_in_all_and_links_do_not_count() 
     ("broken", "reason"),
     [
         (b"garbage that is no frame", "stream"),
-        (frame.encode(200, 0, b""), "no command has kind 200"),
+        (frame.encode(200, 0, b""), "may not send kind 200"),
         (frame.encode(Execute.KIND, 0, b"\x93\x01\x02"), "malformed Execute"),
         (encode(Hello(CLUSTER, MASTER, b"n" * 32)), "a master may not send Hello to a worker"),
         (header(Execute.KIND, (64 << 20) + 1), "stream"),
@@ -273,6 +273,22 @@ async def test_a_peer_that_breaks_the_protocol_loses_its_link_and_no_other(broke
         assert reason in down.reason
         good.say(Demand(True))
         assert await worker.expect(Received) == Received("good@1", 0, Demand(True))
+
+
+async def test_a_flood_of_strangers_does_not_keep_peers_from_being_served() -> None:
+    worker, master = Node("worker", "w", limits=limits(half_open_per_address_max=8)), Node("master", "m")
+    async with nodes(worker, master):
+        port = await worker.listen()
+        master.links.dial(worker.me)
+        await master.expect(LinkUp)
+        await worker.expect(LinkUp)
+        flood = await asyncio.gather(*[Peer.dial(port) for _ in range(300)])
+        for number in range(50):
+            master.links.send(worker.me.id, Kill(number, 0, 1, 1, 0.0))
+            master.links.flush()
+            assert (await worker.received(Kill)).run_id == number
+        await worker.until(lambda: sum(peer in Peer.connected for peer in flood) == 8)
+        assert worker.links.refused["half_open"] == 292
 
 
 async def test_nonces_are_never_used_twice() -> None:

@@ -9,15 +9,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from dsfast._core import frame
 from dsfast.engine.events import Event, LinkDown, LinkUp, Received
 from dsfast.model import Member
-from dsfast.runtime.handshake import Dialling, Identity, Listening
+from dsfast.runtime.handshake import Dialling, Identity, Listening, proof
 from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.link import Link
 from dsfast.runtime.table import LinkTable
-from dsfast.wire.codec import encode
-from dsfast.wire.commands import Credit, Demand, Execute, Ping, Pong, Started
+from dsfast.wire.codec import COMMANDS, encode
+from dsfast.wire.commands import Challenge, Credit, Demand, Execute, Hello, Ping, Pong, Proof, Started
+from dsfast.wire.flows import allowed
 
 MASTER, WORKER = Member("master", "m", "1"), Member("worker", "w", "1")
 KEYS = (b"k" * 32,)
@@ -52,23 +56,34 @@ class Notes(asyncio.Transport):
 
 
 class Setup:
-    """A master's side of a link to a worker, with the worker's side of the handshake at hand."""
+    """One side of a link, with the other side of the handshake at hand."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, me: Member = MASTER, peer: Member = WORKER) -> None:
+        self.peer = peer
         self.events: list[Event] = []
-        self.table = LinkTable(MASTER, self.events.append, int, LIMITS, random.Random(1))
+        self.table = LinkTable(me, self.events.append, int, LIMITS, random.Random(1))
         self.link, self.transport = self.begin(sock)
 
     def begin(self, sock: socket.socket) -> tuple[Link, Notes]:
         """A dialled link that is up."""
-        start = Dialling(Identity(MASTER, "c", KEYS), b"d" * 32, WORKER)
+        start = Dialling(Identity(self.table.me, "c", KEYS), b"d" * 32, self.peer)
         link, transport = Link(self.table, lambda _: start, dialled=True), Notes(sock)
         link.connection_made(transport)
-        far = Listening(Identity(WORKER, "c", KEYS), b"l" * 32, {"master"})
+        far = Listening(Identity(self.peer, "c", KEYS), b"l" * 32, {self.table.me.role})
         while far.peer is None:
             frame = transport.writes.pop()
             link.data_received(encode(far.receive(frame[3], frame[20:])))
         return link, transport
+
+
+def stranger(sock: socket.socket) -> tuple[Link, Notes, list[Event]]:
+    """A link that somebody has opened to a worker, with nothing said yet."""
+    events: list[Event] = []
+    table = LinkTable(WORKER, events.append, int, LIMITS, random.Random(1))
+    side = Listening(Identity(WORKER, "c", KEYS), b"l" * 32, {"master"})
+    link, transport = Link(table, lambda _: side, dialled=False), Notes(sock)
+    link.connection_made(transport)
+    return link, transport, events
 
 
 @pytest.fixture
@@ -81,8 +96,8 @@ async def setup() -> AsyncIterator[Setup]:
 
 async def test_a_flush_is_one_write_however_many_frames(setup: Setup) -> None:
     frames = [encode(Demand(number % 2 == 0)) for number in range(100)]
-    for frame in frames:
-        setup.link.queue(frame)
+    for each in frames:
+        setup.link.queue(each)
     assert setup.transport.writes == []
     setup.link.flush()
     assert setup.transport.writes == [b"".join(frames)]
@@ -93,8 +108,8 @@ async def test_a_flush_is_one_write_however_many_frames(setup: Setup) -> None:
 async def test_nothing_is_written_while_the_peer_does_not_read_and_all_of_it_at_once_afterwards(setup: Setup) -> None:
     setup.link.pause_writing()
     frames = [encode(Demand(True))] * 3
-    for frame in frames:
-        setup.link.queue(frame)
+    for each in frames:
+        setup.link.queue(each)
         setup.link.flush()
     assert setup.transport.writes == []
     setup.link.resume_writing()
@@ -191,3 +206,63 @@ async def test_the_limit_of_frames_grows_with_the_proof(setup: Setup) -> None:
     setup.link.data_received(big)
     assert isinstance(setup.events[-1], LinkDown)
     assert "5000" in setup.events[-1].reason
+
+
+@pytest.mark.parametrize("receiver", [MASTER, WORKER], ids=lambda member: member.role)
+@pytest.mark.parametrize("sender", [Member("master", "s", "1"), Member("worker", "s", "1"), Member("api", "s", "1")])
+async def test_each_role_is_heard_on_what_it_may_say_and_on_nothing_else(sender: Member, receiver: Member) -> None:
+    """A body that is no msgpack tells what was looked at from what was not."""
+    may = allowed(sender.role, receiver.role)
+    for kind in range(16, 256):  # those below are the link's own
+        with socket.socket() as sock:
+            setup = Setup(sock, receiver, sender)
+            setup.link.data_received(frame.encode(kind, 0, b"\xc1"))
+            ended = setup.events[-1]
+            assert isinstance(ended, LinkDown)
+            assert ended.reason.startswith("malformed" if kind in may else f"a {sender.role} may not send")
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5))
+def test_a_stranger_can_say_anything_and_is_never_an_event(pieces: list[bytes]) -> None:
+    said_by_a_stranger(pieces)
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(COMMANDS)), st.binary(max_size=100)), max_size=5))
+def test_a_stranger_can_frame_anything_and_is_never_an_event(frames: list[tuple[int, bytes]]) -> None:
+    said_by_a_stranger([frame.encode(kind, 0, body) for kind, body in frames])
+
+
+@given(st.integers(0, 31), st.integers(1, 255))
+def test_a_stranger_with_a_proof_that_is_almost_right_is_never_an_event(at: int, change: int) -> None:
+    identity = Identity(MASTER, "c", KEYS)
+    right = bytearray(proof(identity, KEYS[0], b"dialler", b"d" * 32, b"l" * 32, MASTER, WORKER))
+    right[at] ^= change
+    said_by_a_stranger([encode(Hello("c", MASTER, b"d" * 32)), encode(Proof(bytes(right)))])
+
+
+def said_by_a_stranger(pieces: list[bytes]) -> None:
+    """Whatever it is: no event, no answer but a Challenge, and no exception."""
+
+    async def listen() -> None:
+        with socket.socket() as sock:
+            link, transport, events = stranger(sock)
+            for piece in pieces:
+                link.data_received(piece)
+            link.drop("end of the test")
+            assert events == []
+            assert {written[3] for written in transport.writes} <= {Challenge.KIND}
+
+    asyncio.run(listen())
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=5))
+def test_a_peer_can_say_anything_and_loses_at_most_its_link(pieces: list[bytes]) -> None:
+    async def listen() -> None:
+        with socket.socket() as sock:
+            setup = Setup(sock)
+            for piece in pieces:
+                setup.link.data_received(piece)
+            setup.link.drop("end of the test")
+            assert [type(event) for event in setup.events] == [LinkUp, LinkDown]
+
+    asyncio.run(listen())
