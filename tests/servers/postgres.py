@@ -30,6 +30,13 @@ _AS_POSTGRES = (
     *(("--reuid", "postgres", "--regid", "postgres", "--clear-groups") if _IS_ROOT else ()),
 )
 START_SECONDS_MAX = 60.0  # initdb and the first start take 2 s here; a busy CI machine may take ten times that
+SETTINGS = """
+listen_addresses = '127.0.0.1'
+max_connections = 100
+fsync = on
+synchronous_commit = on
+recovery_init_sync_method = syncfs  # after a crash: one call in place of an fsync for each of 300 files per database
+"""
 TEMPLATE = "dsfast_template"  # a migrated database that others are copied from
 
 
@@ -118,7 +125,7 @@ class PostgresServer:
         if done.returncode != 0:
             raise RuntimeError(f"initdb failed:\n{done.stderr}")
         with (self._data / "postgresql.conf").open("a") as conf:
-            conf.write("listen_addresses = '127.0.0.1'\nmax_connections = 100\nfsync = on\nsynchronous_commit = on\n")
+            conf.write(SETTINGS)
 
     def _run(self, command: list[str], prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         program, *arguments = command
