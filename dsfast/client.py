@@ -56,7 +56,7 @@ class LogPart:
 
 
 class Client:
-    """A connection to an api. Raises UsageError, NotFound, Unavailable, ProtocolError."""
+    """A connection to an api, for one thread. Raises UsageError, NotFound, Unavailable, ProtocolError."""
 
     def __init__(self, url: str, token: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
         parts = urlsplit(url)
@@ -244,6 +244,8 @@ class Client:
         self, method: str, target: str, data: bytes | None, headers: Mapping[str, str], timeout: float, *, tries: int
     ) -> http.client.HTTPResponse:
         connection = self._connection
+        if tries == 1:
+            connection.close()  # the server may have closed an idle one, and this must not be sent twice
         connection.timeout = timeout
         fresh = connection.sock is None
         if connection.sock is not None:

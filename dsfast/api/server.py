@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from dsfast.api.app import build_app
+from dsfast.api.protocol import BoundedHttp
 from dsfast.config import Config, is_loopback
 from dsfast.errors import Problem, UsageError
 from dsfast.log import log_event, setup_logging
@@ -40,7 +41,7 @@ async def serve_api(config: Config, sock: socket.socket) -> None:
         server = Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=BoundedHttp,
                 ws="none",
                 lifespan="off",
                 log_config=None,

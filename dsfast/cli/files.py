@@ -1,4 +1,4 @@
-"""`dsfast validate`, `graph`, `import`: workflow files, without a cluster."""
+"""`dsfast validate` and `graph`: workflow files, without a cluster."""
 
 from __future__ import annotations
 
@@ -62,7 +62,3 @@ def _escaped(text: str, more: Iterable[str] = "") -> str:
     for letter in ("%", "\r", "\n", *more):
         text = text.replace(letter, f"%{ord(letter):02X}")
     return text
-
-
-graph = validate
-import_ = validate

@@ -24,7 +24,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "submit": ("dsfast.cli.submit:submit", "Hand a workflow to a cluster."),
         "validate": ("dsfast.cli.files:validate", "Report every mistake in workflow files."),
         "graph": ("dsfast.cli.files:graph", "Draw a workflow."),
-        "import": ("dsfast.cli.files:import_", "Convert workflows of other schedulers."),
+        "import": ("dsfast.cli.imports:import_", "Convert workflows of other schedulers."),
     },
     "Look at runs": {
         "ps": ("dsfast.cli.runs:ps", "List runs, newest first."),
