@@ -45,6 +45,11 @@ class ClusterConfig:
     key_file: Path = setting(
         "{state_dir}/cluster.key", kinds.PATH, "The key that members prove to each other; made on first start."
     )
+    tls: bool = setting("off", kinds.SWITCH, "Whether links are encrypted with TLS 1.3; the same on every member.")
+    tls_certificate: Path = setting(
+        "{state_dir}/tls.crt", kinds.PATH, "This machine's certificate (PEM); one signed by itself will do."
+    )
+    tls_key: Path = setting("{state_dir}/tls.key", kinds.PATH, "The private key of the certificate (PEM).")
     heartbeat_seconds: float = setting(2, kinds.DURATION, "Time between two heartbeats on a link.")
     heartbeat_timeout_seconds: float = setting(6, kinds.DURATION, "Silence on a link after which the peer is dead.")
 

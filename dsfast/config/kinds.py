@@ -118,6 +118,13 @@ def _path(value: Any) -> Path:
         raise ValueError(f"{text!r}: there is no such home directory") from None
 
 
+def _switch(value: Any) -> bool:
+    words = {"on": True, "true": True, "off": False, "false": False}
+    if str(value).lower() not in words:
+        raise ValueError(f"{value!r} is neither on nor off")
+    return words[str(value).lower()]
+
+
 def _choice(*options: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in options:
@@ -132,6 +139,7 @@ URL = Kind("URL", _url)
 NAME = Kind("name", _name)
 NAMES = Kind("list of names", _names)
 PATH = Kind("path", _path)
+SWITCH = Kind("on | off", _switch)
 DURATION = Kind("duration", seconds)
 SIZE = Kind("size", _size)
 PORT = Kind("port", lambda value: _integer(value, 0, 65535, "a port"))

@@ -35,6 +35,7 @@ from dsfast.rows import AttemptRow, RunRow
 from dsfast.runtime.keys import load_keys
 from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.links import Links
+from dsfast.runtime.tls import tls_of
 from dsfast.store import open_store
 from dsfast.store.base import Store
 from dsfast.wire import commands as cmd
@@ -81,6 +82,7 @@ class Gateway:
                 heartbeat_seconds=config.cluster.heartbeat_seconds,
                 heartbeat_timeout_seconds=config.cluster.heartbeat_timeout_seconds,
             ),
+            tls=tls_of(config.cluster),
         )
         self._members: dict[str, Member] = {}
         self._definitions: OrderedDict[str, Definition] = OrderedDict()

@@ -35,7 +35,7 @@ def load_keys(path: Path, *, create: bool) -> tuple[bytes, ...]:
         hint = "copy it from another machine of the cluster, or let `dsfast up` make one"
         raise UsageError(Problem(message, file=str(path), hint=hint)) from error
     try:
-        _require_private(path, os.fstat(descriptor))
+        require_private(path, os.fstat(descriptor), "the cluster key")
         return _parse(path, os.read(descriptor, FILE_BYTES_MAX + 1))
     finally:
         os.close(descriptor)
@@ -60,11 +60,12 @@ def _create(path: Path) -> None:
         raise UsageError(Problem(f"cannot create the cluster key: {error.strerror}", file=str(path))) from error
 
 
-def _require_private(path: Path, found: os.stat_result) -> None:
+def require_private(path: Path, found: os.stat_result, what: str) -> None:
+    """Raises UsageError unless this is an ordinary file that its owner alone can open."""
     if not stat.S_ISREG(found.st_mode):
-        raise UsageError(Problem("the cluster key is not an ordinary file", file=str(path)))
+        raise UsageError(Problem(f"{what} is not an ordinary file", file=str(path)))
     if found.st_mode & 0o077:
-        message = f"other users can read or change the cluster key (mode {stat.S_IMODE(found.st_mode):04o})"
+        message = f"other users can read or change {what} (mode {stat.S_IMODE(found.st_mode):04o})"
         raise UsageError(Problem(message, file=str(path), hint=f"chmod 600 {path}"))
 
 

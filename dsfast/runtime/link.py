@@ -120,13 +120,7 @@ class Link(asyncio.Protocol):
             return
         self._heard_at = self._loop.time()
         try:
-            for kind, request_id, body in self._decoder.feed(data):
-                if kind in self._allowed:
-                    self._table.received(self, request_id, decode(kind, body))
-                else:
-                    self._about_link(kind, body)
-                if self.over:
-                    return
+            self._take(self._decoder.feed(data))
         except FrameError as error:
             self._refuse(HandshakeError("frame", str(error)))
         except ProtocolError as error:
@@ -150,6 +144,15 @@ class Link(asyncio.Protocol):
         else:
             self._write(b"".join(self._frames))
             self._transport.close()
+
+    def _take(self, frames: list[tuple[int, int, bytes]]) -> None:
+        for kind, request_id, body in frames:
+            if kind in self._allowed:
+                self._table.received(self, request_id, decode(kind, body))
+            else:
+                self._about_link(kind, body)
+            if self.over:
+                return
 
     def _about_link(self, kind: int, body: bytes) -> None:
         """Handshake and heartbeat; anything else is not for this peer to say."""

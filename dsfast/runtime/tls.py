@@ -13,7 +13,9 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from dsfast.config import ClusterConfig
 from dsfast.errors import UsageError
+from dsfast.runtime.keys import require_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ def binding_of_dialler(transport: asyncio.Transport) -> bytes:
     return hashlib.sha256(session.getpeercert(binary_form=True) or b"").digest()
 
 
+def tls_of(cluster: ClusterConfig) -> Tls | None:
+    """What the configuration says about TLS. Raises UsageError when it is on and its files cannot be used."""
+    return load_tls(cluster.tls_certificate, cluster.tls_key) if cluster.tls else None
+
+
 def load_tls(certificate: Path, key: Path, authority: Path | None = None) -> Tls:
     """Contexts for TLS 1.3 from PEM files; with an authority, peers' certificates and names are checked against it.
 
@@ -46,6 +53,7 @@ def load_tls(certificate: Path, key: Path, authority: Path | None = None) -> Tls
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     server.minimum_version = client.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
+        require_private(key, key.stat(), "the private key of the certificate")
         server.load_cert_chain(certificate, key)
         if authority is None:
             client.check_hostname = False

@@ -25,6 +25,7 @@ from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.links import Links
 from dsfast.runtime.logs import LogDir
 from dsfast.runtime.master import Master
+from dsfast.runtime.tls import tls_of
 from dsfast.runtime.worker import Worker
 from dsfast.store.base import Store
 
@@ -59,6 +60,7 @@ class Surroundings:
             rng=self.rng,
             load=load,
             limits=limits,
+            tls=tls_of(cluster),
         )
 
 

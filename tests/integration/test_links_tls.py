@@ -11,9 +11,10 @@ from typing import cast
 
 import pytest
 
+from dsfast.config import load_config
 from dsfast.engine.events import LinkUp
 from dsfast.errors import Unavailable, UsageError
-from dsfast.runtime.tls import Tls, load_tls
+from dsfast.runtime.tls import Tls, load_tls, tls_of
 from dsfast.wire.commands import Execute
 from tests.integration.linking import Node, member, nodes
 
@@ -99,6 +100,25 @@ async def test_an_authority_can_be_demanded_as_well(files: dict[str, tuple[Path,
 def test_older_tls_is_not_spoken(files: dict[str, tuple[Path, Path]]) -> None:
     tls = load_tls(*files["w"])
     assert tls.server.minimum_version == tls.client.minimum_version == ssl.TLSVersion.TLSv1_3
+
+
+def test_the_configuration_turns_tls_on_and_off(files: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
+    paths = {"cluster.tls_certificate": str(files["w"][0]), "cluster.tls_key": str(files["w"][1])}
+    encrypted = load_config(flags={"state_dir": str(tmp_path), "cluster.tls": "on", **paths}, environ={})
+    assert tls_of(encrypted.cluster) is not None
+    plain = load_config(flags={"state_dir": str(tmp_path), **paths}, environ={})
+    assert tls_of(plain.cluster) is None
+    missing = load_config(flags={"state_dir": str(tmp_path), "cluster.tls": "on"}, environ={})
+    with pytest.raises(UsageError, match=r"tls\.crt .*No such file"):
+        tls_of(missing.cluster)
+
+
+def test_a_private_key_that_others_can_read_is_refused(files: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
+    key = tmp_path / "open.key"
+    key.write_bytes(files["w"][1].read_bytes())
+    key.chmod(0o644)
+    with pytest.raises(UsageError, match=r"private key of the certificate \(mode 0644\) \(chmod 600 .*open\.key"):
+        load_tls(files["w"][0], key)
 
 
 @pytest.mark.parametrize("content", ["", "no certificate", "-----BEGIN CERTIFICATE-----\n"])
