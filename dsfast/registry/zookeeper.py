@@ -32,7 +32,16 @@ from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote
 
 from kazoo.client import KazooClient
-from kazoo.exceptions import InvalidACLError, KazooException, NoAuthError, NodeExistsError, NoNodeError
+from kazoo.exceptions import (
+    AuthFailedError,
+    InvalidACLError,
+    KazooException,
+    NoAuthError,
+    NodeExistsError,
+    NoNodeError,
+    SASLException,
+    SessionClosedRequireSaslError,
+)
 from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.security import CREATOR_ALL_ACL
@@ -207,7 +216,10 @@ class ZooKeeperRoster:
 
         def connect_and_tell(*address: Any) -> tuple[float, float]:
             """kazoo keeps the session it was granted to itself, and says CONNECTED before it has logged in."""
-            read_timeout, connect_timeout = connect(*address)
+            try:
+                read_timeout, connect_timeout = connect(*address)
+            except (SASLException, SessionClosedRequireSaslError) as error:  # kazoo's thread would die of these
+                raise AuthFailedError from error
             granted = read_timeout * 1.5 / 1000  # kazoo gives reads two thirds of the session
             self._to_loop(self._on_connected, client, client._session_id, granted)
             return read_timeout, connect_timeout

@@ -8,14 +8,17 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
 from dsfast.model import Member
 from dsfast.registry import Registry, Session, open_registry
 from dsfast.registry.memory import MemoryHub, MemoryRegistry
+from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 
 DEADLINE_SECONDS = 30.0  # for anything that should happen; longer only means a slower failure
@@ -69,6 +72,17 @@ class Seen:
         self._news.set()
 
 
+@cache
+def shared_database(server: PostgresServer) -> str:
+    """One database for the suite: making, and after a crash syncing, one per test takes longer than the tests."""
+    return server.new_database()
+
+
+def postgres_ground(server: PostgresServer) -> ServedGround:
+    """A cluster of its own in the shared database."""
+    return ServedGround(shared_database(server), server.port, f"test-{uuid4().hex}")
+
+
 class MemoryGround:
     """Handles on one hub."""
 
@@ -100,13 +114,15 @@ class MemoryGround:
 class SqliteGround:
     """One file. Contact is lost by everybody at once: somebody else holds the file's write lock."""
 
+    cluster = "test"
+
     def __init__(self, path: Path) -> None:
         self.url = f"sqlite:///{path}"
         self.path = path
         self._lock: sqlite3.Connection | None = None
 
     async def open(self, session: float) -> Registry:
-        return open_registry(self.url, cluster="test", session_seconds=session)
+        return open_registry(self.url, cluster=self.cluster, session_seconds=session)
 
     async def suspend(self, registry: Registry) -> None:
         self._lock = sqlite3.connect(self.path, isolation_level=None)
@@ -136,15 +152,16 @@ class SqliteGround:
 class ServedGround:
     """A server behind one proxy per registry, so that one can lose contact alone."""
 
-    def __init__(self, url: str, port: int) -> None:
+    def __init__(self, url: str, port: int, cluster: str = "test") -> None:
         self.url = url
+        self.cluster = cluster
         self._port = port
         self._proxies: dict[Registry, Proxy] = {}
 
     async def open(self, session: float) -> Registry:
         proxy = await Proxy(self._port).start()
         url = self.url.replace(f":{self._port}", f":{proxy.port}")
-        registry = open_registry(url, cluster="test", session_seconds=session)
+        registry = open_registry(url, cluster=self.cluster, session_seconds=session)
         self._proxies[registry] = proxy
         return registry
 
@@ -199,8 +216,10 @@ class Child:
         self.sessions: list[str] = []
 
     @classmethod
-    async def start(cls, url: str, name: str, session: float) -> Child:
-        command = ["setpriv", "--pdeathsig", "KILL", sys.executable, str(CHILD), url, name, str(session)]
+    async def start(cls, ground: Ground, name: str, session: float) -> Child:
+        assert not isinstance(ground, MemoryGround)
+        member = [str(CHILD), ground.url, ground.cluster, name, str(session)]
+        command = ["setpriv", "--pdeathsig", "KILL", sys.executable, *member]
         child = cls(await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE))
         await child.until("joined")
         return child

@@ -1,4 +1,4 @@
-"""A daemon that is nothing but a member: `registry_child.py URL NAME SESSION`; prints its session's states."""
+"""A daemon that is nothing but a member: `registry_child.py URL CLUSTER NAME SESSION`; prints its session's states."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dsfast.model import Member
 from dsfast.registry import open_registry
 
 
-async def main(url: str, name: str, session: float) -> None:
-    registry = open_registry(url, cluster="test", session_seconds=session)
+async def main(url: str, cluster: str, name: str, session: float) -> None:
+    registry = open_registry(url, cluster=cluster, session_seconds=session)
     await registry.start(lambda members: None, lambda state: print(state.value, flush=True))
     await registry.join(Member("worker", name, "1"))
     print("joined", flush=True)
@@ -18,4 +18,5 @@ async def main(url: str, name: str, session: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+    _, url, cluster, name, session = sys.argv
+    asyncio.run(main(url, cluster, name, float(session)))

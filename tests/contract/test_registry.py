@@ -15,7 +15,17 @@ import pytest
 from dsfast.errors import UsageError
 from dsfast.model import Member
 from dsfast.registry import Session
-from tests.contract.registries import Child, Cluster, Ground, MemoryGround, Seen, ServedGround, SqliteGround, worker
+from tests.contract.registries import (
+    Child,
+    Cluster,
+    Ground,
+    MemoryGround,
+    Seen,
+    ServedGround,
+    SqliteGround,
+    postgres_ground,
+    worker,
+)
 
 SHORT = 1.0  # a session that a test waits for the end of
 LONG = 4.0  # a session that must survive an outage a test makes
@@ -29,8 +39,7 @@ def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Ground:
     if request.param == "sqlite":
         return SqliteGround(tmp_path / "members.db")
     server = request.getfixturevalue(f"{request.param}_server")
-    url = server.new_database() if request.param == "postgres" else server.new_url()
-    return ServedGround(url, server.port)
+    return postgres_ground(server) if request.param == "postgres" else ServedGround(server.new_url(), server.port)
 
 
 @pytest.fixture
@@ -230,7 +239,7 @@ async def children() -> AsyncIterator[list[Child]]:
 @pytest.mark.parametrize("ground", ["sqlite", "postgres", "zookeeper"], indirect=True)
 async def test_a_killed_process_disappears_with_its_session(cluster: Cluster, children: list[Child]) -> None:
     _, watcher = await cluster.start(session=60)
-    children.append(await Child.start(cluster.ground.url, "w", SHORT))
+    children.append(await Child.start(cluster.ground, "w", SHORT))
     await watcher.until_ids("w@1")
     children[0].process.kill()
     await watcher.until_ids()
@@ -239,7 +248,7 @@ async def test_a_killed_process_disappears_with_its_session(cluster: Cluster, ch
 @pytest.mark.parametrize("ground", ["sqlite", "postgres", "zookeeper"], indirect=True)
 async def test_a_paused_process_finds_itself_lost_before_connected(cluster: Cluster, children: list[Child]) -> None:
     _, watcher = await cluster.start(session=60)
-    children.append(child := await Child.start(cluster.ground.url, "w", SHORT))
+    children.append(child := await Child.start(cluster.ground, "w", SHORT))
     await watcher.until_ids("w@1")
     child.sessions.clear()
     os.kill(child.process.pid, signal.SIGSTOP)

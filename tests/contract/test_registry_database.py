@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from time import monotonic
 
@@ -11,7 +11,7 @@ import pytest
 
 from dsfast.errors import Unavailable, UsageError
 from dsfast.registry import Session, open_registry
-from tests.contract.registries import Cluster, MemoryGround, ServedGround, SqliteGround, worker
+from tests.contract.registries import Cluster, Ground, MemoryGround, ServedGround, SqliteGround, postgres_ground, worker
 from tests.servers.postgres import PostgresServer
 
 C, S, L = Session.CONNECTED, Session.SUSPENDED, Session.LOST
@@ -30,20 +30,22 @@ class Table:
         return await asyncio.to_thread(self._server.sql, statement, self._ground.url.rpartition("/")[2])
 
     async def put(self, body: str) -> None:
+        assert not isinstance(self._ground, MemoryGround)
         never = "0, 1e12" if isinstance(self._ground, SqliteGround) else "'infinity'"
-        await self.sql(f"INSERT INTO dsfast_members VALUES ('test', '{hash(body)}', '', '', '', '{body}', {never})")
+        row = f"'{self._ground.cluster}', '{hash(body)}', '', '', '', '{body}', {never}"
+        await self.sql(f"INSERT INTO dsfast_members VALUES ({row})")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture
 async def cluster(
     request: pytest.FixtureRequest, postgres_server: PostgresServer, tmp_path: Path
 ) -> AsyncIterator[Cluster]:
-    ground = (
-        SqliteGround(tmp_path / "members.db")
-        if request.param == "sqlite"
-        else ServedGround(postgres_server.new_database(), postgres_server.port)
-    )
-    cluster = Cluster(ground)
+    grounds: dict[str, Callable[[], Ground]] = {
+        "sqlite": lambda: SqliteGround(tmp_path / "members.db"),
+        "postgres": lambda: postgres_ground(postgres_server),
+        "empty postgres": lambda: ServedGround(postgres_server.new_database(), postgres_server.port),
+    }
+    cluster = Cluster(grounds[request.param]())
     yield cluster
     await cluster.close()
 
@@ -53,18 +55,22 @@ def table(cluster: Cluster, postgres_server: PostgresServer) -> Table:
     return Table(cluster, postgres_server)
 
 
+both = pytest.mark.parametrize("cluster", ["sqlite", "postgres"], indirect=True)
+both_empty = pytest.mark.parametrize("cluster", ["sqlite", "empty postgres"], indirect=True)
 only_postgres = pytest.mark.parametrize("cluster", ["postgres"], indirect=True)
 only_sqlite = pytest.mark.parametrize("cluster", ["sqlite"], indirect=True)
 
 
+@both
 async def test_a_row_that_an_administrator_deletes_comes_back(cluster: Cluster, table: Table) -> None:
     registry, own = await cluster.start(session=3.0)
     await registry.join(worker("w"))
-    await table.sql("DELETE FROM dsfast_members")
+    await table.sql("DELETE FROM dsfast_members WHERE id = 'w@1'")
     await own.until(lambda: own.sessions == [C, L, C])
     assert "w@1" in await table.sql("SELECT id FROM dsfast_members")
 
 
+@both_empty
 async def test_a_dropped_table_is_made_again(cluster: Cluster, table: Table) -> None:
     registry, own = await cluster.start(session=3.0)
     await registry.join(worker("w"))
@@ -73,6 +79,7 @@ async def test_a_dropped_table_is_made_again(cluster: Cluster, table: Table) -> 
     await own.until_ids("w@1")
 
 
+@both
 async def test_rows_that_are_no_members_are_ignored_and_named_once(
     cluster: Cluster, table: Table, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -85,6 +92,7 @@ async def test_rows_that_are_no_members_are_ignored_and_named_once(
     assert [record.name for record in caplog.records if "foreign" in record.message] == ["dsfast.registry"] * 3
 
 
+@both
 async def test_clusters_in_one_table_do_not_see_each_other(cluster: Cluster) -> None:
     assert not isinstance(cluster.ground, MemoryGround)
     registry, own = await cluster.start()
@@ -96,6 +104,7 @@ async def test_clusters_in_one_table_do_not_see_each_other(cluster: Cluster) -> 
     await theirs.until_ids("x@1")
 
 
+@both_empty
 async def test_many_start_at_once_on_an_empty_database_and_half_of_them_vanish(cluster: Cluster) -> None:
     started = await asyncio.gather(*(cluster.start(session=2.0) for _ in range(8)))
     await asyncio.gather(*(registry.join(worker(f"w{n}")) for n, (registry, _) in enumerate(started)))
@@ -112,7 +121,7 @@ async def test_a_restart_of_the_server_loses_nobody(cluster: Cluster, postgres_s
     _, other = await cluster.start(session=30)
     await registry.join(worker("w"))
     await other.until_ids("w@1")
-    postgres_server.stop(immediate=True)
+    postgres_server.stop()
     try:
         await own.until_session(S)
         await other.until_session(S)

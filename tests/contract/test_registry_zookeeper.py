@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from kazoo.client import KazooClient
@@ -16,9 +18,9 @@ from dsfast.registry import Registry, Session, open_registry
 from dsfast.registry.ensemble import parse_ensemble
 from dsfast.registry.leased import RosterRegistry
 from dsfast.registry.roster import encode
-from dsfast.registry.zookeeper import ZooKeeperRoster, node_name
-from tests.contract.registries import Cluster, ServedGround, worker
-from tests.servers.zookeeper import ZooKeeperServer
+from dsfast.registry.zookeeper import ZooKeeperRoster, new_client, node_name
+from tests.contract.registries import Cluster, Seen, ServedGround, worker
+from tests.servers.zookeeper import ZooKeeperServer, free_port
 
 C, S, L = Session.CONNECTED, Session.SUSPENDED, Session.LOST
 
@@ -228,3 +230,49 @@ async def test_debug_logging_shows_no_credentials(guarded: Registry, caplog: pyt
     caplog.set_level(logging.DEBUG)
     await guarded.join(worker("w"))
     assert "s:cret" not in caplog.text
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A directory with a certificate authority, and keys and certificates of a server and a client made by it."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "names").write_text("subjectAltName=DNS:localhost")
+    new = ["-newkey", "rsa:2048", "-nodes"]
+    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority")
+    for name, extensions in {"server": ["-extfile", "names"], "client": []}.items():
+        openssl("req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signer = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"]
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signer, *extensions)
+    (tmp_path / "both.pem").write_text((tmp_path / "server.key").read_text() + (tmp_path / "server.pem").read_text())
+    return tmp_path
+
+
+@pytest.fixture
+def tls_port(certificates: Path) -> Iterator[int]:
+    """A ZooKeeper's port that speaks TLS only and asks for a client's certificate."""
+    port = free_port()
+    stores = f"ssl.keyStore.location={certificates}/both.pem\nssl.trustStore.location={certificates}/ca.pem\n"
+    server = ZooKeeperServer(
+        f"secureClientPort={port}\n{stores}",
+        ("-Dzookeeper.serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",),
+    )
+    yield port
+    server.close()
+
+
+async def test_tls_with_certificates_on_both_sides(tls_port: int, certificates: Path) -> None:
+    files = f"ca={certificates}/ca.pem&cert={certificates}/client.pem&key={certificates}/client.key"
+    registry = open_registry(f"zookeeper://localhost:{tls_port}?tls=yes&{files}", cluster="test", session_seconds=10.0)
+    seen = Seen()
+    await registry.start(seen.on_members, seen.on_session)
+    await registry.join(worker("w"))
+    await seen.until_ids("w@1")
+    await registry.stop()
+
+
+def test_tls_checks_who_the_server_is() -> None:
+    client = new_client(parse_ensemble("localhost:2281", {"tls": "yes"}), 10.0)
+    assert (client.use_ssl, client.verify_certs, client.check_hostname) == (True, True, True)

@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 from kazoo.client import KazooClient
 
-JAR = Path("/usr/share/java/zookeeper.jar")
+JAVA_HOME = Path("/usr/share/java")
+JARS = [JAVA_HOME / name for name in ("zookeeper.jar", "netty-codec.jar", "netty-resolver.jar")]  # netty: for TLS
 START_SECONDS_MAX = 60.0  # 2 s here; a busy CI machine may take ten times that
 TICK_MS = 200  # ZooKeeper ends sessions at whole ticks
 CLOSE_SESSION = -11  # the request's number in ZooKeeper's protocol
@@ -42,13 +43,14 @@ admin.enableServer=false
 class ZooKeeperServer:
     """One server. `stop`, `start` and `restart` are for fault tests; its data outlive them."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: str = "", java_options: tuple[str, ...] = ()) -> None:
         self._java = _java()
         self._home = Path(tempfile.mkdtemp(prefix="dsfast-zookeeper-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
-        self.port = _free_port()
-        (self._home / "zoo.cfg").write_text(CONFIG.format(tick=TICK_MS, home=self._home, port=self.port))
+        self.port = free_port()
+        self._java_options = java_options
+        (self._home / "zoo.cfg").write_text(CONFIG.format(tick=TICK_MS, home=self._home, port=self.port) + config)
         self.start()
 
     @property
@@ -63,9 +65,15 @@ class ZooKeeperServer:
     def start(self) -> None:
         """Start and wait until the server serves."""
         assert self._process is None
-        main = ["org.apache.zookeeper.server.quorum.QuorumPeerMain", self._home / "zoo.cfg"]
-        java = [self._java, "-Xmx128m", "-XX:+UseSerialGC", "-Dzookeeper.forceSync=no", "-cp", JAR]
-        command = ["setpriv", "--pdeathsig", "KILL", *java, *main]
+        main: list[str | Path] = ["org.apache.zookeeper.server.quorum.QuorumPeerMain", self._home / "zoo.cfg"]
+        java: list[str | Path] = [
+            self._java,
+            "-Xmx128m",
+            "-XX:+UseSerialGC",
+            "-Dzookeeper.forceSync=no",
+            *self._java_options,
+        ]
+        command = ["setpriv", "--pdeathsig", "KILL", *java, "-cp", ":".join(map(str, JARS)), *main]
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._home)
         deadline = time.monotonic() + START_SECONDS_MAX
@@ -147,12 +155,13 @@ def zookeeper_url(zookeeper_server: ZooKeeperServer) -> str:
 
 def _java() -> str:
     java = shutil.which("java")
-    if java is None or not JAR.exists():
+    if java is None or not JARS[0].exists():
         raise pytest.UsageError("these tests need ZooKeeper's server: apt-get install zookeeper")
     return java
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
