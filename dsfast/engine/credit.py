@@ -1,8 +1,8 @@
 """How many unfinished attempts a worker lets each master have with it.
 
 A worker's capacity is its slots plus a prefetch, so that when a short task ends the next one is already here and
-no round trip is waited for. The prefetch follows the pace: what the worker would get done in HORIZON_SECONDS at
-the mean duration of recent attempts. Long tasks get none, so they stay where they can still be placed best;
+no round trip is waited for. The prefetch follows the pace: what the worker would get done, at the mean duration of
+recent attempts, in twice the time it takes a master to make a result durable and answer. Long tasks get none, so they stay where they can still be placed best;
 instant ones get up to PREFETCH_MAX, from the moment the first of them has ended. Several masters share the capacity:
 those with nothing waiting keep an equal share to start from, and those that wait (Demand) split what the others do
 not use.
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-HORIZON_SECONDS = 0.005  # several times a round trip with a durable commit (0.2-0.5 ms), far below a person's patience
+HORIZON_SECONDS = 0.005  # the least time to cover: several times a durable commit on a good disk (0.2-0.5 ms)
 PREFETCH_MAX = 1024  # attempts; 1,000 instant tasks a turn keep both sides busy, more only costs memory
 SMOOTHING = 0.2  # weight of a new duration in the mean: about the last ten attempts count
 
@@ -28,21 +28,27 @@ class Share:
 
 
 class Pace:
-    """The mean duration of recent attempts, in seconds; unknown until the first has ended."""
+    """The mean duration of recent attempts, unknown until the first has ended, and of their masters' answers."""
 
-    __slots__ = ("_mean",)
+    __slots__ = ("_answer", "_mean")
 
     def __init__(self) -> None:
         self._mean: float | None = None
+        self._answer = 0.0
 
     def add(self, seconds: float) -> None:
         self._mean = seconds if self._mean is None else self._mean + SMOOTHING * (seconds - self._mean)
+
+    def add_answer(self, seconds: float) -> None:
+        """Count how long a result waited for its acknowledgement."""
+        self._answer += SMOOTHING * (seconds - self._answer)
 
     def prefetch(self, slots: int) -> int:
         """How many attempts beyond its slots the worker should have at hand."""
         if self._mean is None:
             return 0
-        return min(int(slots * HORIZON_SECONDS / max(self._mean, 1e-6)), PREFETCH_MAX)
+        horizon = max(2 * self._answer, HORIZON_SECONDS)
+        return min(int(slots * horizon / max(self._mean, 1e-6)), PREFETCH_MAX)
 
 
 def limits(capacity: int, masters: Mapping[str, Share]) -> dict[str, int]:

@@ -49,6 +49,10 @@ class Group:
         self.workers: dict[str, Worker] = {}
         self.hungry = False
 
+    def urgency(self) -> int:
+        """That of its next task: on workers that groups share, the most urgent is served first."""
+        return self.queue.urgency()
+
     def usable(self) -> list[Worker]:
         """Workers that could be given tasks if they had credit."""
         return [worker for worker in self.workers.values() if worker.linked and not worker.draining]
@@ -100,9 +104,9 @@ class Dispatcher:
 
     def assignments(self) -> Iterator[tuple[Run, int, Worker]]:
         """Yield (run, task, worker) while there are tasks and room; the caller binds each before the next."""
-        for group in self.groups.values():
-            if group.queue:
-                yield from self._assign_group(group)
+        waiting = [group for group in self.groups.values() if group.queue]
+        for group in sorted(waiting, key=Group.urgency) if len(waiting) > 1 else waiting:
+            yield from self._assign_group(group)
 
     def _assign_group(self, group: Group) -> Iterator[tuple[Run, int, Worker]]:
         """Free slots everywhere come first; only then is what is left sent ahead, to wait at a worker."""
@@ -131,6 +135,9 @@ class Dispatcher:
         if refusals is None:
             return group.policy.choose(room) if len(room) > 1 else room[0]
         willing = [worker for worker in room if not refusals.excludes(worker.id)]
+        if not willing and all(refusals.excludes(worker.id) for worker in group.usable()):
+            refusals.counts.clear()  # whoever had not refused it is gone
+            willing = room
         preferred = [worker for worker in willing if worker.id == refusals.prefer]
         return group.policy.choose(preferred or willing) if willing else None
 

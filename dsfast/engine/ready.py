@@ -50,6 +50,10 @@ class ReadyQueue:
             self._drop(run_id)
         return run_id, task
 
+    def urgency(self) -> int:
+        """That of the run that goes next. Raises IndexError when there is none."""
+        return self._runs.peek()[1]
+
     def discard(self, run_id: int) -> None:
         """Forget all tasks of a run."""
         if run_id in self._tasks:

@@ -58,7 +58,8 @@ def on_result(core: Core, e: Received, c: cmd.Result, fx: MasterEffects) -> None
     row.started_at = outcome.started_at or row.started_at
     row.exit_code = outcome.exit_code
     row.outputs = bytes(outcome.outputs) or None
-    core.settle(core.runs[c.run_id], live, OUTCOME_STEPS[outcome.state], outcome.reason, outcome.ended_at, fx)
+    ended_at = outcome.ended_at or core.wall  # one that was killed in the queue has no times of its own
+    core.settle(core.runs[c.run_id], live, OUTCOME_STEPS[outcome.state], outcome.reason, ended_at, fx)
 
 
 def on_refused(core: Core, e: Received, c: cmd.Refused, fx: MasterEffects) -> None:

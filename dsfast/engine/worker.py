@@ -248,9 +248,12 @@ class WorkerEngine:
 
     def _on_attempt_refused(self, e: ev.AttemptRefused, fx: WorkerEffects) -> None:
         held = self.held.get(e.key)
-        if held is None or held.phase is not Phase.RUNNING:
+        if held is None or held.phase not in (Phase.RUNNING, Phase.KILLING):
             return
         self.busy -= 1
+        if held.phase is Phase.KILLING:
+            self._end(held, Outcome(held.end_as, reason=held.reason), fx)
+            return
         self._send(held, cmd.Refused(*held.key, e.reason, retry_here=True), fx)
         self._forget(held)
 
