@@ -45,7 +45,8 @@ class Held:
 
     execute: cmd.Execute
     phase: Phase = Phase.QUEUED
-    began: float = 0.0  # monotonic
+    began: float = 0.0  # monotonic, like `ended`
+    ended: float = 0.0
     started_at: float = 0.0  # wall; 0 until its process runs
     timeout: float | None = None  # seconds it may run
     told: bool = False  # Started was said on the present link
@@ -188,6 +189,7 @@ class WorkerEngine:
         key = (c.run_id, c.task, c.attempt)
         held = self.held.get(key)
         if held is not None and held.phase is Phase.ENDED:
+            self._pace.add_answer(self._now - held.ended)
             self._forget(held)
 
     def _forget(self, held: Held) -> None:
@@ -242,7 +244,7 @@ class WorkerEngine:
         self._end(held, outcome, fx)
 
     def _end(self, held: Held, outcome: Outcome, fx: WorkerEffects) -> None:
-        held.phase, held.outcome = Phase.ENDED, outcome
+        held.phase, held.outcome, held.ended = Phase.ENDED, outcome, self._now
         self.deadlines.cancel(held.key)
         self._report(held, fx)
 

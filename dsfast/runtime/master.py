@@ -69,11 +69,10 @@ class Master:
 
     async def serve(self) -> None:
         """Take turns until `stop`; ends with the error if the engine or a claim fails."""
-        loop = asyncio.get_running_loop()
         wake_at: float | None = None
         while not self._stopping:
             events = await self.inbox.batch(wake_at)
-            fx = self.engine.step(events, loop.time(), time.time())
+            fx = self.engine.step(events, time.monotonic(), time.time())
             await self._perform(fx)
             wake_at = fx.wake_at
             self._raise_failure()

@@ -10,8 +10,8 @@ FAREWELL_SECONDS.
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import time
 
 from dsfast.engine import events as ev
 from dsfast.engine.effects import WorkerEffects
@@ -59,10 +59,10 @@ class Worker:
             wake_at = self._turn(self._without_log_reads(events))
 
     def _turn(self, events: list[ev.Event]) -> float | None:
-        loop = asyncio.get_running_loop()
         for _ in range(ROUNDS_MAX):
-            self._hurry(loop.time(), events)
-            fx = self.engine.step(events, loop.time())
+            now = time.monotonic()  # the loop's clock, but not rounded to milliseconds
+            self._hurry(now, events)
+            fx = self.engine.step(events, now)
             self._perform(fx)
             events = self._without_log_reads(self.inbox.take())
             if not events:
@@ -121,14 +121,13 @@ class Worker:
 
     def stop(self, drain_seconds: float) -> None:
         """Drain; a second call ends at once what still runs."""
-        loop = asyncio.get_running_loop()
         self._stop_asked += 1
         if self._stop_asked == 1:
             log_event(self.log, "worker_draining", running=self.engine.busy)
             self.inbox.put(ev.Drain())
-            self._stop_at = loop.time() + drain_seconds
+            self._stop_at = time.monotonic() + drain_seconds
         else:
-            self._stop_at = loop.time()
+            self._stop_at = time.monotonic()
             self.inbox.put(ev.Tick())
 
     def _hurry(self, now: float, events: list[ev.Event]) -> None:
