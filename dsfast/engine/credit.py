@@ -2,10 +2,10 @@
 
 A worker's capacity is its slots plus a prefetch, so that when a short task ends the next one is already here and
 no round trip is waited for. The prefetch follows the pace: what the worker would get done, at the mean duration of
-recent attempts, in twice the time it takes a master to make a result durable and answer. Long tasks get none, so they stay where they can still be placed best;
-instant ones get up to PREFETCH_MAX, from the moment the first of them has ended. Several masters share the capacity:
-those with nothing waiting keep an equal share to start from, and those that wait (Demand) split what the others do
-not use.
+recent attempts, in twice the time it takes a master to make a result durable and answer. Long tasks get none, so
+they stay where they can still be placed best; instant ones get up to PREFETCH_MAX, from the moment the first of them
+has ended. Several masters share the capacity: those with nothing waiting keep an equal share to start from, and those
+that wait (Demand) split what the others do not use.
 """
 
 from __future__ import annotations
