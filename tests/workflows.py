@@ -21,7 +21,9 @@ def shell(name: str, script: str, **traits: Any) -> Task:
 
 def flat(count: int, type_: str = "noop", **settings: Any) -> Workflow:
     """So many tasks that need nothing."""
-    return Workflow(name="flat", tasks=tuple(Task(name=f"t{n}", type=type_, config=config(**settings)) for n in range(count)))
+    return Workflow(
+        name="flat", tasks=tuple(Task(name=f"t{n}", type=type_, config=config(**settings)) for n in range(count))
+    )
 
 
 def chain(count: int, type_: str = "noop") -> Workflow:
