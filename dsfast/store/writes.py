@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import msgspec
+
 from dsfast.model import AttemptState, Priority, RunState
 from dsfast.rows import AttemptRow, Batch, DefinitionRow, RunRow
 
@@ -48,7 +50,7 @@ class Writes:
 
 def copy_batch(batch: Batch) -> Writes:
     """Take a batch over. A row of a run without an epoch is a bug of the caller and fails here."""
-    fresh = {row.id: batch.runs.get(row.id, row) for row in batch.new_runs}
+    fresh = {row.id: _as_changed(row, batch.runs.get(row.id, row)) for row in batch.new_runs}
     changed = {run_id: row for run_id, row in batch.runs.items() if run_id not in fresh}
     epochs = {run_id: row.epoch for run_id, row in fresh.items()} | batch.epochs
     touched = changed.keys() | {run_id for run_id, _, _ in batch.attempts}
@@ -63,6 +65,13 @@ def copy_batch(batch: Batch) -> Writes:
         fence={run_id: (batch.owner, epoch) for run_id, epoch in epochs.items()},
         after={row.id: (row.owner, row.epoch) for rows in (fresh, changed) for row in rows.values()},
     )
+
+
+def _as_changed(new: RunRow, later: RunRow) -> RunRow:
+    """What to insert for a run that changed in the turn that submitted it; mostly both rows are the same object."""
+    if later is new:
+        return new
+    return msgspec.structs.replace(new, **{name: getattr(later, name) for name in RUN_CHANGES})
 
 
 def refused(writes: Writes, found: Mapping[int, Ownership], checked: Iterable[int]) -> tuple[set[int], set[int]]:
