@@ -49,6 +49,9 @@ class Desk:
         self.store = store or MemoryStore()
         self.now = 1000.0
         self.committed = Committed()
+        self.members = {self.me.id: self.me}
+        self.step(ev.Members((self.me,)))
+        self.step(after=self.core.settings.absent_seconds)  # it has looked for runs once more
         for each in workers:
             self.link(each)
 
@@ -61,9 +64,24 @@ class Desk:
         return fx
 
     def link(self, member: Member, credit: int | None = None) -> MasterEffects:
-        """A link to this worker comes up, and it grants credit."""
-        up = ev.LinkUp(member)
-        return self.step(up, self.said(member.name, cmd.Credit(member.slots if credit is None else credit)))
+        """The registry shows this worker, a link to it comes up, and it grants credit."""
+        self.members[member.id] = member
+        granted = self.said(member.name, cmd.Credit(member.slots if credit is None else credit))
+        return self.step(self.view(), ev.LinkUp(member), granted)
+
+    def view(self) -> ev.Members:
+        """What the registry shows."""
+        return ev.Members(tuple(member for _, member in sorted(self.members.items())))
+
+    def join(self, member: Member, *events: ev.Event) -> MasterEffects:
+        """The registry shows one more member."""
+        self.members[member.id] = member
+        return self.step(self.view(), *events)
+
+    def leave(self, name: str) -> MasterEffects:
+        """The registry shows this member no longer."""
+        del self.members[f"{name}@1"]
+        return self.step(self.view())
 
     def unlink(self, name: str) -> MasterEffects:
         return self.step(ev.LinkDown(f"{name}@1"))

@@ -76,6 +76,7 @@ def on_members(core: Core, e: ev.Members, fx: MasterEffects) -> None:
     core.members = {member.id: member for member in e.members}
     core.dead &= core.members.keys()
     for worker in list(core.dispatcher.workers.values()):
+        worker.seen = worker.seen or worker.id in core.members
         _bury_if_gone(core, worker, fx)
     _claim_share(core, fx)
 
@@ -152,6 +153,7 @@ def _bind_restored(core: Core, live: Live) -> None:
     if worker is None:
         name, _, boot = worker_id.rpartition("@")
         worker = core.dispatcher.add_worker(core.members.get(worker_id) or Member("worker", name, boot))
+        worker.seen = worker_id in core.members
     worker.live[live.key] = live
     if not worker.linked:
         core.deadlines.set(("absent", worker.id), core.now + core.settings.absent_seconds)

@@ -16,7 +16,7 @@ class Worker:
         self.id = member.id
         self.member = member
         self.linked = False
-        self.seen = False  # a link to it has been up at least once
+        self.seen = False  # by a link or by the registry, at least once: then it is gone when neither sees it
         self.draining = False
         self.hungry = False  # whether it was last told that tasks wait for its credit
         self.limit = 0

@@ -1,0 +1,284 @@
+"""Links and members: what is asked when a link comes up, who is believed dead, and how runs change hands."""
+
+from __future__ import annotations
+
+from dsfast.engine import events as ev
+from dsfast.model import AttemptState, Member, RunState
+from dsfast.wire import commands as cmd
+from tests.engine_kit import Desk, dispatched, flow, keys, sent, task, worker
+
+A, R = AttemptState, RunState
+W = worker("w")
+
+
+def master(name: str) -> Member:
+    return Member("master", name, "1", name, 1)
+
+
+# -- links ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_whose_link_comes_up_is_asked_about_all_our_runs() -> None:
+    desk = Desk(W)
+    first, second = desk.start(flow(task("a"))), desk.start(flow(task("b", group="elsewhere")))
+    desk.unlink("w")
+    (adopt,) = sent(desk.link(W), cmd.Adopt, to="w")
+    assert adopt.runs == ((first, 1), (second, 1))
+
+
+def test_a_link_that_goes_down_changes_nothing_by_itself() -> None:
+    desk = Desk(W)
+    run_id = desk.start(flow(task("t")))
+    assert not desk.unlink("w").batch
+    assert desk.states(run_id) == {(0, 1): A.DISPATCHED}
+
+
+def test_an_attempt_that_never_arrived_is_sent_again_under_its_number() -> None:
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"))))
+    desk.unlink("w")
+    (adopt,) = sent(desk.link(W), cmd.Adopt)
+    fx = desk.hears("w", cmd.Holding((key[0],), (), adopt.serial))
+    assert keys(fx) == [key]
+
+
+def test_an_attempt_that_is_held_stays_where_it_is() -> None:
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"))))
+    desk.unlink("w")
+    (adopt,) = sent(desk.link(W), cmd.Adopt)
+    assert not desk.hears("w", cmd.Holding((key[0],), (key,), adopt.serial)).sends
+
+
+def test_an_answer_says_nothing_of_what_was_sent_after_the_question() -> None:
+    """Simulation seed 279: the first question left on a new link, before the dispatch that its turn also made."""
+    desk = Desk(W)
+    desk.unlink("w")
+    (first,) = sent(desk.link(W), cmd.Adopt)
+    (key,) = keys(desk.submit(flow(task("t"))))
+    desk.unlink("w")
+    (second,) = sent(desk.link(W), cmd.Adopt)
+    assert not desk.hears("w", cmd.Holding((key[0],), (), first.serial)).batch
+    assert keys(desk.hears("w", cmd.Holding((key[0],), (), second.serial))) == [key]
+
+
+def test_an_answer_says_nothing_of_what_was_given_back_and_sent_again() -> None:
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"))))
+    desk.unlink("w")
+    (adopt,) = sent(desk.link(W), cmd.Adopt)
+    desk.hears("w", cmd.Refused(*key, "no memory", True))
+    assert keys(desk.step(after=1.0)) == [key]
+    assert not desk.hears("w", cmd.Holding((key[0],), (), adopt.serial)).sends
+
+
+def test_an_attempt_that_ran_and_is_no_longer_known_is_lost_without_a_retry() -> None:
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"))))
+    desk.step(desk.started("w", key))
+    desk.unlink("w")
+    (adopt,) = sent(desk.link(W), cmd.Adopt)
+    fx = desk.hears("w", cmd.Holding((key[0],), (), adopt.serial))
+    assert dispatched(fx) == [("w", "t", 2)]
+    assert desk.states(key[0]) == {(0, 1): A.FAILOVER, (0, 2): A.DISPATCHED}
+
+
+def test_kills_are_said_again_on_a_new_link() -> None:
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"))))
+    desk.unlink("w")
+    assert not sent(desk.ask(cmd.Cancel(key[0])), cmd.Kill)
+    (adopt,) = sent(desk.link(W), cmd.Adopt)
+    (kill,) = sent(desk.hears("w", cmd.Holding((key[0],), (key,), adopt.serial)), cmd.Kill)
+    assert (kill.run_id, kill.task, kill.attempt) == key
+
+
+def test_a_stray_of_a_run_of_ours_is_killed() -> None:
+    desk = Desk(W, worker("v"))
+    fx = desk.submit(flow(task("t")))
+    ((name, _, _),), (key,) = dispatched(fx), keys(fx)
+    other = {"v": "w", "w": "v"}[name]
+    fx = desk.hears(other, cmd.Holding((), (key,)))
+    assert sent(fx, cmd.Kill, to=other) == [cmd.Kill(*key, 1, 0.0, "another attempt has taken its place")]
+
+
+def test_a_stray_of_an_unknown_run_is_looked_up_and_forgotten_only_once_the_run_has_ended() -> None:
+    desk = Desk(W)
+    fx = desk.hears("w", cmd.Holding((), ((77, 0, 1),)))
+    assert (fx.lookups, fx.sends) == ([("w@1", (77, 0, 1))], [])
+    assert not desk.step(ev.RunsEnded(fx.lookups, {})).sends
+    fx = desk.step(ev.RunsEnded(fx.lookups, {77: 3}))
+    assert [type(command) for _, _, command in fx.sends] == [cmd.ResultAck, cmd.Kill]
+    assert sent(fx, cmd.Kill)[0].epoch == 3
+
+
+def test_a_result_of_a_run_that_is_not_ours_is_looked_up_before_it_is_acknowledged() -> None:
+    desk = Desk(W)
+    fx = desk.ended("w", (77, 0, 1))
+    assert (fx.lookups, fx.sends) == ([("w@1", (77, 0, 1))], [])
+    assert desk.core.refused_results == 1
+
+
+# -- workers that are gone ------------------------------------------------------------------------------------------
+
+
+def test_the_attempts_of_a_dead_worker_go_elsewhere_and_use_no_retry() -> None:
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"))))
+    desk.link(worker("v"))
+    fx = desk.step(ev.PeerDead("w@1"))
+    assert dispatched(fx) == [("v", "t", 2)]
+    assert desk.states(key[0]) == {(0, 1): A.FAILOVER, (0, 2): A.DISPATCHED}
+    assert "w@1" not in desk.core.dispatcher.workers
+
+
+def test_a_worker_without_link_and_lease_is_gone_in_either_order() -> None:
+    for order in ("link first", "lease first"):
+        desk = Desk(W)
+        (key,) = keys(desk.submit(flow(task("t"))))
+        if order == "link first":
+            desk.unlink("w")
+            assert desk.states(key[0]) == {(0, 1): A.DISPATCHED}
+            desk.leave("w")
+        else:
+            desk.leave("w")
+            assert desk.states(key[0]) == {(0, 1): A.DISPATCHED}
+            desk.unlink("w")
+        assert desk.states(key[0]) == {(0, 1): A.FAILOVER}, order
+
+
+def test_a_worker_that_is_linked_again_is_not_dead_whatever_was_said() -> None:
+    desk = Desk(W)
+    desk.step(ev.PeerDead("w@1"))
+    desk.link(W)
+    (key,) = keys(desk.submit(flow(task("t"))))
+    successor = Desk(W, name="n", store=desk.store)
+    successor.join(W, ev.PeerDead("w@1"))
+    successor.link(W)
+    successor.claim()
+    assert successor.states(key[0]) == {(0, 1): A.DISPATCHED}
+
+
+# -- runs that change hands -----------------------------------------------------------------------------------------
+
+
+def test_who_takes_over_asks_all_workers_and_adopts_what_lives() -> None:
+    desk = Desk(W, worker("v"))
+    (key,) = keys(desk.submit(flow(task("t"))))
+    successor = Desk(W, worker("v"), name="n", store=desk.store)
+    fx = successor.claim()
+    assert [adopt.runs for adopt in sent(fx, cmd.Adopt)] == [((key[0], 2),), ((key[0], 2),)]
+    holder = desk.rows(key[0])[0, 1].worker
+    for name in ("v", "w"):
+        (adopt,) = sent(fx, cmd.Adopt, to=name)
+        held = (key,) if holder == f"{name}@1" else ()
+        successor.hears(name, cmd.Holding((key[0],), held, adopt.serial))
+    assert successor.states(key[0]) == {(0, 1): A.DISPATCHED}
+    successor.ended(str(holder)[0], key)
+    assert successor.state(key[0]) is R.SUCCEEDED
+
+
+def test_who_takes_over_waits_for_a_worker_that_nobody_sees_and_then_replaces_it() -> None:
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"))))
+    successor = desk.successor(worker("v"))
+    assert dispatched(successor.step(after=9.0)) == []
+    assert dispatched(successor.step(after=1.1)) == [("v", "t", 2)]
+    assert successor.states(key[0])[0, 1] is A.FAILOVER
+
+
+def test_a_worker_that_the_registry_shows_is_waited_for_until_it_leaves() -> None:
+    """Its link may never come up: the one who took over must not wait for a link that goes down."""
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"))))
+    successor = Desk(worker("v"), name="n", store=desk.store)
+    successor.join(W)
+    successor.claim()
+    assert dispatched(successor.step(after=100.0)) == []
+    assert dispatched(successor.leave("w")) == [("v", "t", 2)]
+    assert successor.states(key[0])[0, 1] is A.FAILOVER
+
+
+def test_a_worker_that_joins_after_the_takeover_is_waited_for_until_it_leaves() -> None:
+    desk = Desk(W)
+    desk.start(flow(task("t")))
+    successor = Desk(worker("v"), name="n", store=desk.store)
+    successor.claim()
+    successor.join(W)
+    assert dispatched(successor.step(after=100.0)) == []
+    assert dispatched(successor.leave("w")) == [("v", "t", 2)]
+
+
+def test_a_worker_known_to_be_dead_is_replaced_at_once_by_who_takes_over() -> None:
+    desk = Desk(W)
+    desk.start(flow(task("t")))
+    successor = Desk(worker("v"), name="n", store=desk.store)
+    successor.join(W, ev.PeerDead("w@1"))
+    assert dispatched(successor.claim()) == [("v", "t", 2)]
+
+
+def test_masters_share_the_runs_of_one_that_died_and_look_once_more_later() -> None:
+    desk = Desk(name="b")
+    fx = desk.step(ev.Members((master("a"), master("b"), master("c"))))
+    assert fx.claim is not None
+    assert (fx.claim.rank, fx.claim.count) == (1, 3)
+    fx = desk.step(ev.PeerDead("c@1"))
+    assert fx.claim is not None
+    assert (fx.claim.alive, fx.claim.rank, fx.claim.count) == ({"a@1", "b@1"}, 1, 2)
+    assert [fx.claim.share(run) for run in (10, 11)] == [False, True]
+    later = desk.step(after=desk.core.settings.absent_seconds)
+    assert later.claim is not None
+    assert later.claim.count == 1
+    assert later.wake_at is None
+
+
+def test_nothing_is_claimed_when_only_workers_come_and_go() -> None:
+    desk = Desk(name="b")
+    assert desk.join(W).claim is None
+    assert desk.leave("w").claim is None
+
+
+def test_a_run_that_is_lost_is_forgotten_at_once() -> None:
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"), task("later", delay=50.0))))
+    desk.step(ev.RunsLost({key[0]: 1}))
+    assert not desk.core.runs
+    assert not desk.core.dispatcher.workers["w@1"].live
+    assert desk.core.deadlines.at(("open", key[0], 1)) is None
+
+
+def test_a_loss_of_what_was_taken_back_since_is_old_news() -> None:
+    """Simulation seed 2871."""
+    desk = Desk(W)
+    run_id = desk.start(flow(task("t")))
+    successor = desk.successor(W)
+    successor.step(ev.RunsLost({run_id: 1}))
+    assert run_id in successor.core.runs
+
+
+def test_who_lost_runs_looks_later_whether_their_owner_lives() -> None:
+    desk = Desk(W)
+    run_id = desk.start(flow(task("t")))
+    desk.step(ev.RunsLost({run_id: 1}))
+    assert desk.step(after=desk.core.settings.absent_seconds).claim is not None
+
+
+def test_a_master_that_is_told_it_is_deposed_finds_out_by_writing() -> None:
+    desk = Desk(W)
+    run_id = desk.start(flow(task("t")))
+    assert not desk.hears("w", cmd.Deposed(run_id, 1)).batch
+    assert not desk.hears("w", cmd.Deposed(99, 9)).batch
+    desk.store.claim("n@1", (), lambda run: True)
+    desk.hears("w", cmd.Deposed(run_id, 2))
+    assert desk.committed.lost == {run_id}
+
+
+def test_without_a_registry_session_new_runs_are_refused_and_old_ones_go_on() -> None:
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("a"), task("b", "a"))))
+    desk.step(ev.SessionChanged("lost"))
+    (answer,) = sent(desk.submit(flow(task("c"))), cmd.Failed)
+    assert answer.code == "unavailable"
+    assert dispatched(desk.ended("w", key)) == [("w", "b", 1)]
+    desk.step(ev.SessionChanged("connected"))
+    assert sent(desk.submit(flow(task("c"))), cmd.Submitted)
