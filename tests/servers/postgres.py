@@ -49,7 +49,9 @@ class PostgresServer:
         self._data = self._home / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
-        self._spawner = ThreadPoolExecutor(1)  # the kernel ends the server with the thread that started it
+        self._spawner = ThreadPoolExecutor(
+            1
+        )  # outlives every test: the kernel ends the server with the thread that started it
         self.port = _free_port()
         self._initdb()
         self.start()
@@ -70,7 +72,7 @@ class PostgresServer:
             from dsfast.store.migrations import upgrade
 
             self.sql(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
-            upgrade(self.url(TEMPLATE))
+            self._spawner.submit(upgrade, self.url(TEMPLATE)).result()  # it has an event loop of its own
         return self.new_database(template=TEMPLATE)
 
     def sql(self, statement: str, database: str = "postgres") -> str:
