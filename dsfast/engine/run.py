@@ -194,5 +194,13 @@ class Run:
         return []
 
     def _ready_since(self, task: int, latest: dict[int, AttemptRow]) -> float:
-        ends = [latest[need].ended_at or 0.0 for need in self.dag.predecessors(task) if need in latest]
-        return max([self.row.created_at, *ends])
+        """When the last of its needs ended; disabled ones are seen through."""
+        since, frontier, seen = self.row.created_at, [task], {task}
+        while frontier:
+            for need in self.dag.predecessors(frontier.pop()):
+                if need in latest:
+                    since = max(since, latest[need].ended_at or 0.0)
+                elif need not in seen:
+                    seen.add(need)
+                    frontier.append(need)
+        return since
