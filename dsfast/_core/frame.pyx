@@ -224,12 +224,12 @@ cdef class FrameDecoder:
 
     cdef const uint8_t* _next_header(self, Piece* piece, list frames) except? NULL:
         """The header of the frame to complete, in the piece or in `_header`; NULL when the piece ends before it."""
-        cdef const uint8_t* header
+        cdef const uint8_t* header = NULL
         if self._body is not None:
             return self._header  # checked when it arrived
-        if self._header_bytes == 0 and piece.left >= HEADER:
+        if self._header_bytes == 0:
             header = take(piece, HEADER)
-        else:
+        if header is NULL:
             self._header_bytes += fill(self._header, self._header_bytes, HEADER, piece)
             if self._header_bytes < HEADER:
                 return NULL
@@ -240,10 +240,12 @@ cdef class FrameDecoder:
     cdef bytes _next_body(self, Piece* piece, const uint8_t* header):
         """The whole body of this header, or None when the piece ends before it."""
         cdef Py_ssize_t length = load32(header + 12)
+        cdef const uint8_t* whole
         cdef bytes body = self._body
         if body is None:
-            if piece.left >= length:
-                return PyBytes_FromStringAndSize(<const char*>take(piece, length), length)
+            whole = take(piece, length)
+            if whole is not NULL:
+                return PyBytes_FromStringAndSize(<const char*>whole, length)
             body = self._begin_body(header, length)
         self._body_bytes += fill(<uint8_t*>PyBytes_AS_STRING(body), self._body_bytes, length, piece)
         if self._body_bytes < length:

@@ -171,9 +171,11 @@ def test_a_node_outside_the_graph_is_refused(method: str, node: int) -> None:
     ("nodes", "sources", "targets", "message"),
     [
         (2, [0], [2], "edge 0 -> 2 leaves the graph's 2 nodes"),
+        (2, [2], [0], "edge 2 -> 0 leaves the graph's 2 nodes"),
         (2, [-1], [0], "edge -1 -> 0 leaves the graph's 2 nodes"),
         (0, [0], [0], "edge 0 -> 0 leaves the graph's 0 nodes"),
         (2, [2**40], [0], "an edge names node 1099511627776, which no graph has"),
+        (2, [0], [-1], "edge 0 -> -1 leaves the graph's 2 nodes"),
         (2, array("i", [-5]), array("i", [0]), "edge -5 -> 0 leaves the graph's 2 nodes"),
         (2, [1], [1], "node 1 depends on itself"),
         (2, [0, 1], [1], "2 sources but 1 targets"),
