@@ -30,6 +30,10 @@ from dsfast.runtime.link import Link
 from dsfast.runtime.table import LinkTable, logger
 from dsfast.runtime.tls import Tls, binding_of_dialler
 
+# Failures after which we try again without waiting. A link to a killed process is lost; the next try may reach its
+# port in the moment of its closing and is reset; the one after that is refused, and the death is known.
+AT_ONCE = 2
+
 
 class Dialer:
     """One peer. `member` is who is expected; without a boot id it is whoever answers first.
@@ -42,7 +46,7 @@ class Dialer:
         self._table = table
         self._identity = identity
         self._tls = tls
-        self._backoff: Backoff | None = None  # nothing has failed lately: the next try is immediate
+        self._start_over()
         self._waited = False  # the last try was a wait in itself
         self._dead = False
         self.trouble = ""  # why the last try failed, for people
@@ -76,17 +80,22 @@ class Dialer:
             if link.dialled and not link.closing:
                 link.drop("no longer dialled")
         if asyncio.get_running_loop().time() - link.up_at >= self._table.limits.stable_seconds:
-            self._backoff = None
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """It has worked, or we have waited: the next failure is the first again."""
+        limits = self._table.limits
+        self._failures = 0
+        self._backoff = Backoff(limits.backoff_seconds_min, limits.backoff_seconds_max, self._table.rng)
 
     async def _pause(self) -> None:
-        """Wait before the next try: not at all after the first failure, or one that took long; then ever longer."""
-        limits = self._table.limits
+        """Wait before the next try: not at all after the first failures, or one that took long; then ever longer."""
+        self._failures += 1
         if self._waited:
-            self._waited, self._backoff = False, None
-        elif self._backoff is not None:
+            self._waited = False
+            self._start_over()
+        elif self._failures > AT_ONCE:
             await self._backoff.wait()
-        else:
-            self._backoff = Backoff(limits.backoff_seconds_min, limits.backoff_seconds_max, self._table.rng)
 
     async def _try(self) -> Link | None:
         """Connect and shake hands; the link if it is up, else what to make of it is noted."""
