@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from dsfast.config import Config, MasterConfig, WorkerConfig
+from dsfast.config import Config, MasterConfig, WorkerConfig, advertised_host
 from dsfast.engine.events import Event
 from dsfast.engine.master import MasterEngine, MasterSettings
 from dsfast.engine.worker import WorkerEngine
@@ -66,7 +66,7 @@ class Surroundings:
 
 def new_member(role: str, config: MasterConfig | WorkerConfig) -> Member:
     """This life of a daemon: its name, and a boot id that no other life has."""
-    host = config.advertise or config.host
+    host = advertised_host(config)
     member = Member(role, config.name, secrets.token_hex(BOOT_BYTES), host=host, started_at=time.time())
     if isinstance(config, WorkerConfig):
         member = msgspec.structs.replace(member, groups=config.groups, slots=config.slots, weight=config.weight)

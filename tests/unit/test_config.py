@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 from pathlib import Path
 
@@ -10,7 +11,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dsfast.config import Config, environment_of_flags, load_config, make_state_dir, require_safe_bind, settings
+from dsfast.config import (
+    Config,
+    advertised_host,
+    environment_of_flags,
+    load_config,
+    make_state_dir,
+    require_safe_bind,
+    settings,
+)
 from dsfast.config.kinds import DURATION, SIZE
 from dsfast.errors import UsageError
 from tests.unit.settings_table import PAGE, current
@@ -186,3 +195,11 @@ def test_a_state_directory_with_odd_letters_makes_a_proper_url(here: Path) -> No
     config = load(here, DSFAST_STATE_DIR=str(here / "a b%20?#"))
     assert config.store.url == f"sqlite:///{here}/a%20b%2520%3F%23/dsfast.db"
     assert config.api.token_file == here / "a b%20?#" / "api.token"
+
+
+def test_others_are_told_a_name_that_they_can_dial(here: Path) -> None:
+    assert advertised_host(load(here).worker) == "127.0.0.1"
+    for host in ("0.0.0.0", "::", ""):
+        assert advertised_host(load(here, flags={"worker.host": host}).worker) == os.uname().nodename
+    named = load(here, flags={"worker.host": "0.0.0.0", "worker.advertise": "w1.example"})
+    assert advertised_host(named.worker) == "w1.example"
