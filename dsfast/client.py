@@ -22,6 +22,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from dsfast.errors import DsfastError, NotFound, Problem, ProtocolError, Unavailable, UsageError
+from dsfast.model import Workflow
 from dsfast.views import (
     Cancelled,
     ErrorView,
@@ -98,13 +99,13 @@ class Client:
 
     def submit(
         self,
-        workflow: Mapping[str, Any],
+        workflow: Workflow | Mapping[str, Any] | msgspec.Raw,
         params: Mapping[str, Any] | None = None,
         *,
         priority: str | None = None,
         idempotency_key: str | None = None,
     ) -> RunView:
-        """Start a run of this workflow, given as an object."""
+        """Start a run of this workflow, given as an object or as its canonical JSON."""
         return self._submit({"workflow": workflow, "params": params or {}, "priority": priority}, idempotency_key)
 
     def _submit(self, order: Mapping[str, Any], key: str | None) -> RunView:
