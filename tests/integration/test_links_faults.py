@@ -70,8 +70,8 @@ async def test_a_killed_peer_is_down_and_then_dead() -> None:
 
 async def test_a_killed_peer_is_not_dead_as_long_as_its_guardian_holds_the_port() -> None:
     """The test is the guardian: it closes the listening socket when no task is left, and that is noticed at once."""
-    never_back = {"backoff_seconds_min": 3600.0, "backoff_seconds_max": 3600.0}
-    master = Node("master", "m", limits=replace(QUICK, **never_back))
+    never_back = replace(QUICK, backoff_seconds_min=3600.0, backoff_seconds_max=3600.0)
+    master = Node("master", "m", limits=never_back)
     guardian = socket.create_server(("127.0.0.1", 0))
     async with nodes(master):
         async with lone_worker(sock=guardian) as worker:

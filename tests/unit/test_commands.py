@@ -102,6 +102,11 @@ def test_roles_that_do_not_exist_may_say_nothing() -> None:
     assert allowed("worker", "worker") == frozenset()
 
 
+def test_a_kind_outside_of_all_flows_is_a_bug_that_is_found_at_once() -> None:
+    with pytest.raises(AssertionError, match="kind 70 belongs to no flow"):
+        flow(70)
+
+
 def test_every_command_is_said_by_somebody() -> None:
     said = set().union(*[allowed(sender, receiver) for sender in ROLES for receiver in ROLES])
     assert names(said) == {COMMANDS[kind].__name__ for kind in COMMANDS if flow(kind) != "link"}
