@@ -236,3 +236,13 @@ def test_the_page_of_the_command_line_is_complete() -> None:
         assert f"| {code.value} |" in page
     for word in (*RUN_WORDS.values(), *TASK_WORDS):
         assert f"`{word}`" in page
+
+
+def test_a_database_is_made_and_checked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["db", "check"]) == Exit.USAGE
+    assert "dsfast db upgrade" in capsys.readouterr().err
+    assert invoke(["db", "upgrade"]) == 0
+    assert "has schema" in capsys.readouterr().out
+    assert invoke(["db", "check"]) == 0
+    assert "as this release needs" in capsys.readouterr().out
+    assert (home / "state" / "dsfast" / "dsfast.db").stat().st_mode & 0o077 == 0
