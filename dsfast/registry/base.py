@@ -16,8 +16,8 @@ from dsfast.model import Member
 class Session(Enum):
     """How this process stands with the registry; the three are told apart by every caller.
 
-    CONNECTED -> SUSPENDED -> CONNECTED is a hiccup that nobody else noticed. LOST is final for what was
-    registered; the CONNECTED after it means that it has been registered anew.
+    CONNECTED -> SUSPENDED -> CONNECTED is a hiccup that nobody else noticed. After LOST, others may have
+    acted on our absence; the CONNECTED that follows says only that they can see us again.
     """
 
     CONNECTED = "connected"  # what we registered is visible to others

@@ -89,6 +89,8 @@ class RosterRegistry:
 
     async def leave(self) -> None:
         """Disappear at once; see `Registry.leave`."""
+        if self._wanted is None:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS_MAX):
                 await self._settle(None)
@@ -96,19 +98,28 @@ class RosterRegistry:
     async def stop(self) -> None:
         """Leave and disconnect; see `Registry.stop`."""
         self._silent = True
-        if self._listed is not None and self._task is not None and not self._task.done():
+        if self._alive:
             await self.leave()
         await self._end()
 
+    @property
+    def _alive(self) -> bool:
+        return self._task is not None and not self._task.done()
+
     async def _settle(self, wanted: Member | None) -> None:
+        assert self._alive, "the registry was not started, or its task died"
         self._wanted = wanted
         self._settled.clear()
         self._wake.set()
         await self._settled.wait()
+        if self._task is None:
+            raise Unavailable("the registry was stopped before that was done")
+        assert self._alive, "the registry's task died"
 
     async def _end(self) -> None:
         self._silent = True
         task, self._task = self._task, None
+        self._settled.set()
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
@@ -118,6 +129,8 @@ class RosterRegistry:
         """The task only ends by `stop` or by a bug of ours, which must not pass in silence."""
         if task.cancelled() or (bug := task.exception()) is None:
             return
+        self._say_session(Session.LOST)  # nobody renews any more
+        self._settled.set()
         if not self._first.done():
             self._first.set_exception(bug)
         else:
@@ -170,10 +183,11 @@ class RosterRegistry:
             lease = self._roster.lease_seconds
             self._lease_end, self._renew_at = sent + lease, sent + lease / RENEWALS_PER_LEASE
         gone = wanted is not None and wanted is self._held and not view.kept
-        if gone or monotonic() >= self._lease_end:  # or this process was paused since the renewal was sent
-            log.warning("registry_entry_gone rejoining=yes")
+        over = monotonic() >= self._lease_end  # this process was paused since the renewal was sent
+        if gone or over:
+            log.warning("registry_lost reason=%r", "the lease ran out" if over else "our entry is gone")
             self._say_session(Session.LOST)
-        if monotonic() >= self._lease_end or (gone and not renewed):
+        if over or (gone and not renewed):
             self._renew_at = self._turn_at = 0.0
             return
         self._held = wanted
@@ -204,7 +218,6 @@ class RosterRegistry:
 
     def _say_session(self, session: Session) -> None:
         if session is not self._session:
-            log.info("registry_session state=%s", session.value)
             self._session = session
             self._loop.call_soon(self._report, self._on_session, session)
 

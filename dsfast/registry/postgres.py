@@ -62,6 +62,8 @@ REFUSED = (
     asyncpg.InsufficientPrivilegeError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+# The last one is how asyncpg takes a connection that the server closed between two of its statements.
+BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 T = TypeVar("T")
 
@@ -97,7 +99,7 @@ class PostgresRoster:
         """See `Roster.close`."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*BROKEN):
                 await connection.close(timeout=CLOSE_SECONDS_MAX)
 
     async def _run(self, step: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
@@ -113,7 +115,7 @@ class PostgresRoster:
             self._disconnect()
             if isinstance(error, REFUSED):
                 raise UsageError(f"the registry's PostgreSQL at {self._place} refuses us: {error}") from error
-            if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+            if isinstance(error, BROKEN):
                 raise Unavailable(f"the registry's PostgreSQL at {self._place} is out of reach: {error}") from error
             raise
 

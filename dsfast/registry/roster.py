@@ -86,7 +86,7 @@ class Reader:
             if len(body) <= MEMBER_BYTES_MAX:
                 return self._decoder.decode(body)
             reason = f"longer than {MEMBER_BYTES_MAX} bytes"
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = str(error)
         self._foreign.add(body)
         log.warning("registry_foreign_entry ignored=%r reason=%r", body[:100], reason)

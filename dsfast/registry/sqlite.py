@@ -48,7 +48,7 @@ INSERT OR REPLACE INTO dsfast_members (cluster, id, role, name, boot, body, leas
 VALUES (:cluster, :id, :role, :name, :boot, :body, :now, :now + :seconds)
 """
 SWEEP = f"DELETE FROM dsfast_members WHERE cluster = :cluster AND NOT ({LIVE})"  # noqa: S608
-LIST = f"SELECT body, lease_until FROM dsfast_members WHERE cluster = :cluster AND {LIVE}"  # noqa: S608
+LIST = f"SELECT body, CAST(lease_until AS REAL) FROM dsfast_members WHERE cluster = :cluster AND {LIVE}"  # noqa: S608
 REMOVE = "DELETE FROM dsfast_members WHERE cluster = :cluster AND id = :id"
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class SqliteRoster:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dsfast-registry")
         self._connection: sqlite3.Connection | None = None
         self._version = -1  # PRAGMA data_version at the last reading: it moves when another connection commits
-        self._rows: list[tuple[str, float]] = []
+        self._rows: list[tuple[bytes, float]] = []
 
     def attach(self, wake: Callable[[], None]) -> None:
         """Nobody can wake us: `View.look_in` stands in for it."""
@@ -107,6 +107,7 @@ class SqliteRoster:
         if self._connection is None:
             busy = self.lease_seconds / BUSY_PER_LEASE
             self._connection = sqlite3.connect(self._path, busy, isolation_level=None, check_same_thread=False)
+            self._connection.text_factory = bytes  # a body that is no text is not our error, nor anybody's end
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute(SCHEMA)
@@ -149,7 +150,7 @@ class SqliteRoster:
 
     def _view(self, kept: bool) -> View:
         now = monotonic()
-        bodies = tuple(body.encode() for body, until in self._rows if until > now)
+        bodies = tuple(body for body, until in self._rows if until > now)
         ends = (until - now for _, until in self._rows if until > now)
         return View(bodies, kept, min(LOOK_SECONDS, *ends) if bodies else LOOK_SECONDS)
 

@@ -192,7 +192,7 @@ class ZooKeeperRoster:
     async def _body(self, client: KazooClient, name: str) -> bytes | None:
         try:
             body, _ = await self._call(client.get_async(f"{self._root}/{name}"), NoNodeError)
-            return bytes(body)
+            return body or b""  # a node can have no data at all
         except NoNodeError:  # gone since the list was read
             return None
 

@@ -215,6 +215,17 @@ async def test_leases_from_before_the_machines_boot_are_void(cluster: Cluster) -
 
 
 @only_sqlite
+async def test_columns_of_the_wrong_kind_are_nobodys_end(cluster: Cluster) -> None:
+    assert isinstance(cluster.ground, SqliteGround)
+    registry, seen = await cluster.start()
+    for body, until in ((b"\xff\xfe", 1e12), ("x", "soon"), (7, b"soon")):
+        row = ("test", str(body), "", "", "", body, 0, until)
+        cluster.ground.sql("INSERT INTO dsfast_members VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *row)
+    await registry.join(worker("w"))
+    await seen.until_ids("w@1")
+
+
+@only_sqlite
 async def test_a_file_that_cannot_be_one_is_refused_at_once(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("Dear database, " * 100)
     for path in (tmp_path / "nowhere" / "members.db", tmp_path / "letter.txt"):

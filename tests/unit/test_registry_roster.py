@@ -50,7 +50,9 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
     assert Reader().read([body]) == (Member("worker", "w", "1"),)
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"\xff\xfe", b'{"role":"worker"}', b"[" * (MEMBER_BYTES_MAX + 1)])
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"\xff\xfe", b'{"role":"worker"}', b"[" * (MEMBER_BYTES_MAX + 1), b'{"x":' + b"[" * 9999]
+)
 def test_what_is_no_member_is_named_once(body: bytes, caplog: pytest.LogCaptureFixture) -> None:
     reader = Reader()
     with caplog.at_level(logging.WARNING):
