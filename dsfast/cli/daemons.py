@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dsfast.cli.options import output_option, setting_option, with_config
-from dsfast.cli.output import note, print_json, print_json_lines, say, table
+from dsfast.cli.output import local, note, print_json, print_json_lines, say, table
 from dsfast.cli.remote import api_option, connect
 from dsfast.config import Config, environment_of_flags, make_state_dir
 from dsfast.errors import DsfastError
@@ -125,10 +125,14 @@ def _list(config: Config, role: str, output: str, url: str | None) -> None:
         for member in members:
             say(member.name)
     elif role == "worker":
-        rows = [(m.name, m.address, ",".join(m.groups), m.slots, m.load, m.weight, m.started_at) for m in members]
+        rows = [
+            (m.name, m.address, ",".join(m.groups), m.slots, m.load, m.weight, local(m.started_at)) for m in members
+        ]
         table(("WORKER", "ADDRESS", "GROUPS", "SLOTS", "RUNNING", "WEIGHT", "SINCE"), rows)
     else:
-        table(("MASTER", "ADDRESS", "RUNS", "SINCE"), [(m.name, m.address, m.load, m.started_at) for m in members])
+        table(
+            ("MASTER", "ADDRESS", "RUNS", "SINCE"), [(m.name, m.address, m.load, local(m.started_at)) for m in members]
+        )
 
 
 @master.command("ls")

@@ -8,7 +8,7 @@ import click
 
 from dsfast.cli.exits import RUN_EXITS, Exit
 from dsfast.cli.options import output_option, with_config
-from dsfast.cli.output import colored, counted, note, print_json, print_json_lines, safe, say, span, table
+from dsfast.cli.output import colored, counted, local, note, print_json, print_json_lines, safe, say, span, table
 from dsfast.cli.remote import api_option, connect
 from dsfast.cli.submit import show_end
 from dsfast.client import Client
@@ -50,7 +50,7 @@ def _row(run: RunView) -> tuple[object, ...]:
         run.workflow,
         run.state,
         f"{done}/{run.tasks_total}",
-        (run.created_at or "").replace("T", " ")[:19],
+        local(run.created_at),
         span(run.duration_seconds),
         run.reason,
     )
