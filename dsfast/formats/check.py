@@ -25,7 +25,7 @@ DURATION_SECONDS_MAX = 10 * 366 * 86_400  # ten years: anything longer is millis
 RETRIES_MAX = 10_000  # an attempt's number; a task that fails this often will not succeed
 BACKOFF_MAX = 100.0  # its 64th power is still a float
 _NO_RETRY = Retry()
-_NAME_FORBIDDEN = frozenset("/\\{}\"'`")  # they end a path, a template or a quotation
+NAME_FORBIDDEN = frozenset("/\\{}\"'`")  # they end a path, a template or a quotation
 
 
 def check(workflow: Workflow, file: str | None = None) -> list[Problem]:
@@ -65,9 +65,9 @@ def name_fault(name: str) -> str | None:
         return f"{name!r} begins or ends with a space"
     if name in (".", ".."):
         return f"{name!r} means a directory"
-    if name.isprintable() and _NAME_FORBIDDEN.isdisjoint(name):
+    if name.isprintable() and NAME_FORBIDDEN.isdisjoint(name):
         return None
-    bad = next(letter for letter in name if letter in _NAME_FORBIDDEN or not letter.isprintable())
+    bad = next(letter for letter in name if letter in NAME_FORBIDDEN or not letter.isprintable())
     return f"{name!r} holds the character {bad!r}, which names may not have"
 
 

@@ -94,7 +94,7 @@ class _Refusal(Exception):
 class _Frame:
     """A mapping or sequence that is being filled."""
 
-    __slots__ = ("anchor", "key", "lines", "merged", "size", "value", "verbatim")
+    __slots__ = ("anchor", "key", "lines", "merged", "merging", "size", "value", "verbatim")
 
     def __init__(self, value: dict[str, Any] | list[Any], anchor: str | None, verbatim: bool) -> None:
         self.value: Any = value  # a dict or a list
@@ -102,6 +102,7 @@ class _Frame:
         self.verbatim = verbatim
         self.key: str | None = None  # of a mapping: the key whose value comes next
         self.lines: dict[str, int] = {}  # of a mapping: where its keys stand
+        self.merging = False  # whether the value that comes next is one to merge
         self.merged: list[Any] = []
         self.size = 1  # what an alias of it would stand for, in characters
 
@@ -180,6 +181,7 @@ class _Builder:
         line: int = event.start_mark.line + 1
         first = frame.lines.setdefault(key, line)
         frame.key = key
+        frame.merging = key == "<<" and not event.style
         frame.size += len(key) + 1
         if key in frame.value:
             self._fault(event, f"the key `{key[:80]}` stands twice in one mapping, here and in line {first}")
@@ -193,7 +195,7 @@ class _Builder:
             frame.value.append(value)
             return
         key, frame.key = frame.key, None
-        if key == "<<":
+        if frame.merging:
             frame.merged.append(value)
         else:
             frame.value.setdefault(key, value)
