@@ -20,9 +20,9 @@ from dsfast.model import OnFailure, Priority, Retry, Task, Workflow
 WIDTH_MAX = 100  # characters of a list on one line
 KEY_LENGTH_MAX = 1000  # characters; YAML readers give up on a plain `key:` of more than 1024
 _DURATION = r"\d+(?:ms|[smhdw])(?: \d+(?:ms|[smhdw]))*"
-_REST = r"\w ./$=+@%()<>;|&*'\"!?\\~^\-"  # what may follow the first letter of text without quotes
-_IN_FLOW = re.compile(rf"(?:[^\W\d]|/)[{_REST}]*(?::[\w/$.][{_REST}]*)*|{_DURATION}")
-_IN_BLOCK = re.compile(rf"(?:[^\W\d]|/)[{_REST},\[\]{{}}]*(?::[\w/$.][{_REST},\[\]{{}}]*)*|{_DURATION}")
+_REST = r"\w ./$=+@%()<>;|&*'\"!\\~^\-"  # what may follow the first letter of text without quotes
+_IN_FLOW = re.compile(rf"(?:[^\W\d]|/)[{_REST}]*|{_DURATION}")  # in a list on one line, and of keys
+_IN_BLOCK = re.compile(rf"(?:[^\W\d]|/)[{_REST}?,\[\]{{}}]*(?::[\w/$.][{_REST}?,\[\]{{}}]*)*|{_DURATION}")
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 _UNPRINTABLE = re.compile("[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _STEP = "  "
