@@ -58,8 +58,11 @@ def kernels() -> set[str]:
     return {path.stem for path in (ROOT / "dsfast/_core").glob("*.pyx")}
 
 
-def modules() -> set[str]:
-    return {str(path.relative_to(ROOT)) for path in (ROOT / "dsfast").rglob("*.py")}
+def package_files() -> set[str]:
+    """What an installed package needs: everything in its tree but kernels' sources and what builds leave behind."""
+    files = {path for path in (ROOT / "dsfast").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    built = {path for path in files if path.parent.name == "_core" and path.suffix not in {".py", ".pyi"}}
+    return {str(path.relative_to(ROOT)) for path in files - built}
 
 
 def test_setup_names_every_kernel() -> None:
@@ -77,8 +80,8 @@ def test_every_kernel_has_a_stub() -> None:
 
 
 def test_the_sdist_holds_the_sources_of_everything(release: Release) -> None:
-    expected = modules() | {f"dsfast/_core/{name}{end}" for name in kernels() for end in (".pyx", ".pyi")}
-    expected |= {"dsfast/py.typed", "setup.py", "pyproject.toml", "README.md", "LICENSE", "conftest.py"}
+    expected = package_files() | {f"dsfast/_core/{name}.pyx" for name in kernels()}
+    expected |= {"setup.py", "pyproject.toml", "README.md", "LICENSE", "conftest.py"}
     expected |= {str(Path(__file__).relative_to(ROOT)), "benchmarks/bench_queue.py"}
     assert expected <= release.sdist
 
@@ -88,17 +91,18 @@ def test_the_sdist_holds_nothing_that_a_compiler_made(release: Release) -> None:
     assert [name for name in release.sdist if name.startswith("dsfast/") and name.endswith(made)] == []
 
 
-def test_the_wheel_holds_every_module_and_kernel(release: Release) -> None:
-    assert modules() | {"dsfast/py.typed"} <= release.wheel
+def test_the_wheel_holds_every_file_and_kernel(release: Release) -> None:
+    assert package_files() <= release.wheel
+    assert {"dsfast/py.typed", *(f"dsfast/_core/{name}.pyi" for name in kernels())} <= release.wheel
     for name in kernels():
-        assert f"dsfast/_core/{name}.pyi" in release.wheel
         assert any(file.startswith(f"dsfast/_core/{name}.") and file.endswith(".so") for file in release.wheel)
 
 
 def test_the_wheel_holds_nothing_else(release: Release) -> None:
     package = {name for name in release.wheel if ".dist-info/" not in name}
     assert {name.partition("/")[0] for name in package} == {"dsfast"}
-    assert [name for name in package if name.endswith((".pyx", ".c", ".html")) or "test" in name] == []
+    assert [name for name in package if name.endswith((".pyx", ".c")) or "/test" in name] == []
+    assert [name for name in package if name.startswith("dsfast/_core/") and name.endswith(".html")] == []
 
 
 def test_the_metadata_says_what_the_package_is(release: Release) -> None:
