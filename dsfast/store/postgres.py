@@ -28,9 +28,10 @@ CLAIM_ROWS = 5_000  # attempts per fetch of a claim: some 20 ms of the event loo
 PEOPLE_CONNECTIONS_MAX = 4  # per process; a server usually allows 100 in all
 PEOPLE_MS_MAX = 30_000  # for one question; the server gives up on it then
 
-# Plans of the few statements of the hot path are made once. They may be made while the tables are empty, when
-# reading all of them is cheapest, and are used long after.
-HOT = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+# The plan of a commit is made once, perhaps while the tables are empty, when reading all of them is cheapest, and is
+# used for as long as the master lives. Claims are rare; theirs are made each time.
+COMMITS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+CLAIMS = {"plan_cache_mode": "force_custom_plan", "enable_seqscan": "off", "jit": "off"}
 PEOPLE = {"default_transaction_read_only": "on", "statement_timeout": str(PEOPLE_MS_MAX)}
 
 
@@ -42,8 +43,8 @@ class PostgresStore(Reads):
         self._place = place_of(url)
         self._create = create
         self._writes = exclusive
-        self._commits = Link(url, HOT)
-        self._claims = Link(url, HOT)
+        self._commits = Link(url, COMMITS)
+        self._claims = Link(url, CLAIMS)
         self._doubtful: set[int] = set()  # runs we tried to take without learning whether we did
         self._engine: AsyncEngine | None = None
 

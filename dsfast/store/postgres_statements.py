@@ -99,8 +99,7 @@ OWNERSHIPS = "SELECT id, owner, epoch FROM runs WHERE id = ANY($1::bigint[])"
 KEYS = "SELECT idempotency_key, id FROM runs WHERE idempotency_key = ANY($1::text[])"
 UNFINISHED = """
     SELECT id, owner, epoch FROM runs
-    WHERE owner IS NOT NULL AND (NOT owner = ANY($1::text[]) OR (owner = $2 AND id = ANY($3::bigint[])))
-    ORDER BY id"""
+    WHERE owner IS NOT NULL AND (NOT owner = ANY($1::text[]) OR (owner = $2 AND id = ANY($3::bigint[])))"""
 TAKE = """
     UPDATE runs SET owner = $1, epoch = runs.epoch + 1
     FROM (

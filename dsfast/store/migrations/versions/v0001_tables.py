@@ -52,7 +52,8 @@ def _create_runs() -> None:
     _create_partial_index("runs_by_key", ["idempotency_key"], "idempotency_key IS NOT NULL", unique=True)
     _create_partial_index("runs_by_outcome", ["outcome", "id"], "outcome IS NOT NULL")
     _create_partial_index("runs_by_owner", ["owner"], "owner IS NOT NULL")
-    op.create_index("runs_by_workflow", "runs", ["workflow", "id"])
+    all_of_them = sa.text("workflow IS NOT NULL")
+    op.create_index("runs_by_workflow", "runs", ["workflow", "id"], postgresql_where=all_of_them)
 
 
 def _create_partial_index(name: str, columns: list[str], where: str, *, unique: bool = False) -> None:
