@@ -1,4 +1,4 @@
-"""Two masters and three workers as separate processes on PostgreSQL, with ZooKeeper and without: whole runs, and deaths."""
+"""Two masters and three workers as processes on PostgreSQL, with ZooKeeper and without: whole runs, and deaths."""
 
 from __future__ import annotations
 
