@@ -57,10 +57,10 @@ def _some(run: Run, needs: list[int]) -> str:
 
 
 def _why_delayed(run: Run, task: int, seconds: float) -> str:
-    if task in run.failures:
-        return f"retry {run.failures[task]} of {run.plan.traits[task].retry.limit} in {max(seconds, 0):.1f} s"
     if task in run.live:
         return f"workers refused it ({run.live[task].row.reason}); offered again in {max(seconds, 0):.1f} s"
+    if task in run.failures:
+        return f"retry {run.failures[task]} of {run.plan.traits[task].retry.limit} in {max(seconds, 0):.1f} s"
     return f"starts in {max(seconds, 0):.1f} s (its delay)"
 
 

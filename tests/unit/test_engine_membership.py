@@ -224,7 +224,7 @@ def test_masters_share_the_runs_of_one_that_died_and_look_once_more_later() -> N
     assert (fx.claim.rank, fx.claim.count) == (1, 3)
     fx = desk.step(ev.PeerDead("c@1"))
     assert fx.claim is not None
-    assert (fx.claim.alive, fx.claim.rank, fx.claim.count) == ({"a@1", "b@1"}, 1, 2)
+    assert (fx.claim.alive, fx.claim.rank, fx.claim.count) == (frozenset({"a@1", "b@1"}), 1, 2)
     assert [fx.claim.share(run) for run in (10, 11)] == [False, True]
     later = desk.step(after=desk.core.settings.absent_seconds)
     assert later.claim is not None

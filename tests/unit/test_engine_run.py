@@ -1,4 +1,4 @@
-"""One run: what becomes ready, what is given up, how it ends, and that a run read back from the store is the same run."""
+"""One run: what becomes ready, what is given up, how it ends; and a run read back from the store is the same run."""
 
 from __future__ import annotations
 
@@ -193,16 +193,17 @@ class Play:
     workflow: Workflow
     fails: list[int]
     cancel_at: int | None
+    heed: list[bool]  # which tasks end when they are killed
     lost: bool  # what the first master had sent never arrived
 
 
 @st.composite
 def plays(draw: st.DrawFn) -> Play:
-    size = draw(st.integers(1, 7))
+    size = draw(st.integers(1, 6))
     stop = draw(st.booleans())
     tasks = []
     for position in range(size):
-        needs = draw(st.lists(st.integers(0, position - 1), unique=True, max_size=2)) if position else []
+        needs = draw(st.lists(st.integers(0, position - 1), unique=True, max_size=1)) if position else []
         tasks.append(
             task(
                 f"t{position}",
@@ -213,9 +214,10 @@ def plays(draw: st.DrawFn) -> Play:
             )
         )
     workflow = flow(*tasks, on_failure=OnFailure.STOP if stop else OnFailure.CONTINUE)
-    fails = draw(st.lists(st.integers(0, 3), min_size=size, max_size=size))
-    cancel_at = draw(st.none() | st.integers(0, 10))
-    return Play(workflow, fails, cancel_at, cancel_at is None and not stop and draw(st.booleans()))
+    fails = draw(st.lists(st.integers(0, 2), min_size=size, max_size=size))
+    heed = draw(st.lists(st.integers(0, 3).map(lambda chance: chance == 0), min_size=size, max_size=size))
+    cancel_at = draw(st.none() | st.integers(0, 3))
+    return Play(workflow, fails, cancel_at, heed, cancel_at is None and not stop and draw(st.booleans()))
 
 
 def played(desk: Desk, run_id: int, play: Play, cancel_at: int | None) -> Iterator[int]:
@@ -240,12 +242,12 @@ def end_one(desk: Desk, run_id: int, play: Play) -> None:
     position, number = live.row.task, live.row.attempt
     failed = sum(each.state is A.FAILED for (at, _), each in desk.rows(run_id).items() if at == position)
     state = A.FAILED if failed < play.fails[position] else A.SUCCEEDED
-    if live.kill_reason is not None and position % 2:
+    if live.kill_reason is not None and play.heed[position]:
         state = A.KILLED
     desk.ended("w", (run_id, position, number), state)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(plays())
 def test_any_prefix_of_a_run_read_back_ends_as_the_run_did(play: Play) -> None:
     desk = Desk(worker("w", slots=100))
@@ -255,7 +257,7 @@ def test_any_prefix_of_a_run_read_back_ends_as_the_run_did(play: Play) -> None:
         cancelled = play.cancel_at is not None and turn >= play.cancel_at
         if run_id in desk.core.runs and (play.cancel_at is None or cancelled):
             prefixes.append((copy.deepcopy(desk.store), desk.now))
-    for store, now in prefixes:
+    for store, now in prefixes[:6]:
         successor = Desk(worker("w", slots=100), name="n", store=store)
         successor.now = now
         (adopt,) = sent(successor.claim(), cmd.Adopt)
