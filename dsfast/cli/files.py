@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
@@ -29,6 +30,31 @@ def validate(files: tuple[str, ...], format_: str) -> None:
     if format_ == "text":
         _sum_up(len(files), len(wrong), sum(map(len, found.values())))
     click.get_current_context().exit(Exit.ERROR if wrong else Exit.OK)
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--format", "format_", type=click.Choice(["text", "dot", "svg"]), help="Else what the name of OUT says.")
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write; else printed.")
+def graph(file: str, format_: str | None, out: Path | None) -> None:
+    """Draw a workflow: as text for terminals, as DOT for Graphviz, or as SVG."""
+    from dsfast.formats.graph import draw_dot, draw_svg, draw_text
+    from dsfast.formats.yaml_workflow import load_file
+
+    draw = {"text": draw_text, "dot": draw_dot, "svg": draw_svg}[format_ or _format_of(out)]
+    drawing = draw(load_file(file))
+    if out is None:
+        say(drawing.rstrip("\n"))
+        return
+    try:
+        out.write_text(drawing)
+    except OSError as error:
+        raise UsageError(Problem(f"cannot be written: {error.strerror}", file=str(out))) from None
+    note(f"drawn in {out}")
+
+
+def _format_of(out: Path | None) -> str:
+    return {".dot": "dot", ".gv": "dot", ".svg": "svg"}.get(out.suffix if out else "", "text")
 
 
 def _problems(file: str) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""`dsfast validate` and `import`: what they print and write, and how they exit."""
+"""`dsfast validate`, `graph` and `import`: what they print and write, and how they exit."""
 
 from __future__ import annotations
 
@@ -66,6 +66,17 @@ def test_problems_as_annotations(folder: Path, capsys: pytest.CaptureFixture[str
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("::error file=a%2Cb%3A%25.yaml,line=3::")
     assert second.startswith("::error file=a%2Cb%3A%25.yaml,line=4::")
+
+
+def test_a_workflow_is_drawn_as_its_file_name_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["graph", "good.yaml"]) == 0
+    assert "a" in capsys.readouterr().out
+    assert invoke(["graph", "good.yaml", "-o", "good.svg"]) == 0
+    assert (folder / "good.svg").read_text().lstrip().startswith("<")
+    assert invoke(["graph", "good.yaml", "--format", "dot"]) == 0
+    assert capsys.readouterr().out.startswith('digraph "good" {')
+    assert invoke(["graph", "bad.yaml"]) == Exit.USAGE
+    assert invoke(["graph", "good.yaml", "-o", "nowhere/x.svg"]) == Exit.USAGE
 
 
 def test_a_trace_becomes_a_workflow(capsys: pytest.CaptureFixture[str]) -> None:
