@@ -13,9 +13,10 @@ import pytest
 from dsfast.errors import Unavailable, UsageError
 from dsfast.model import AttemptState
 from dsfast.rows import Committed, DefinitionRow
-from dsfast.store import open_store
+from dsfast.store import open_store, postgres_link
 from dsfast.store.base import Store
 from tests.servers.postgres import PASSWORD, PostgresServer
+from tests.servers.proxy import Proxy
 from tests.store_rows import DEFINITION, OTHER, attempt, batch, dump, ended, run, submit
 
 DEADLINE_SECONDS = 20.0  # for what takes milliseconds
@@ -334,3 +335,46 @@ async def test_a_read_only_server_is_explained(store: Store, postgres_url: str, 
     with pytest.raises(Unavailable, match="read-only"):
         await store.commit(batch(attempts=(attempt(1),)))
     assert await store.run(1) == run(1)
+
+
+# --- the link -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_conflict_is_tried_again_but_not_forever(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_link, "PAUSE_SECONDS", 0.0)
+    link = postgres_link.Link(postgres_url, {})
+    tries = 0
+
+    async def conflict_until_third(connection: Any) -> int:
+        nonlocal tries
+        tries += 1
+        if tries != 3:
+            raise asyncpg.SerializationError("could not serialize")
+        return int(await connection.fetchval("SELECT 7"))
+
+    assert await link.use(conflict_until_third) == 7
+    with pytest.raises(Unavailable, match="keep getting in the way"):
+        await link.use(conflict_until_third)
+    assert tries == 3 + postgres_link.TRIES_MAX
+    await link.close()
+
+
+async def test_a_silent_network_is_given_up_and_mends(
+    store: Store, postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_link, "COMMAND_SECONDS_MAX", 1.0)
+    await submit(store, run(1))
+    proxy = await Proxy(postgres_server.port).start()
+    async with opened(postgres_url.replace(str(postgres_server.port), str(proxy.port))) as far:
+        await far.commit(batch(epochs={1: 1}))
+        monkeypatch.setattr(postgres_link, "CONNECT_SECONDS_MAX", 0.2)
+        proxy.freeze()
+        for _ in range(2):  # while connected, and while connecting
+            with pytest.raises(Unavailable, match="does not answer"):
+                await far.commit(batch(attempts=(attempt(1),)))
+        proxy.mend()
+        monkeypatch.undo()
+        assert await far.commit(batch(attempts=(attempt(1),))) == Committed()
+    await proxy.close()
