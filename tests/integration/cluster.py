@@ -32,6 +32,7 @@ class Cluster:
             "DSFAST_REGISTRY_URL": registry_url,
             "DSFAST_REGISTRY_SESSION_SECONDS": str(session_seconds),
             "DSFAST_API_PORT": str(self.port),
+            "DSFAST_WORKER_DRAIN_SECONDS": "0",  # tasks that wait for a test do not outlive it
         }
 
     def start(self, role: str, name: str, **settings: object) -> subprocess.Popen[bytes]:
