@@ -83,7 +83,7 @@ class Child:
 
 
 class Supervisor:
-    """Starts the roles, keeps them up, takes them down. `say` prints a line; `announce` is called once all are ready."""
+    """Starts the roles, keeps them up, takes them down; `announce` is called once, when all are ready."""
 
     def __init__(self, environ: Mapping[str, str], say: Callable[[str], None], announce: Callable[[], None]) -> None:
         self._environ = environ
