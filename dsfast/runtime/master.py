@@ -79,17 +79,11 @@ class Master:
 
     async def _perform(self, fx: MasterEffects) -> None:
         if fx.batch:
-            gone = amend(fx, await self._commit(fx.batch))
-            if gone:
-                self.inbox.put(ev.RunsLost(gone))
-                log_event(self.log, "runs_lost", level=logging.WARNING, runs=",".join(map(run_text, gone)))
-            if self.on_durable is not None:
-                self.on_durable(fx.batch)
+            await self._make_durable(fx)
         for peer, request_id, command in fx.sends:
             if not self.links.send(peer, command, request_id) and self.local is not None and request_id:
                 self.local(request_id, command)
         self.links.flush()
-        self._log_runs(fx)
         if fx.claim is not None and not self._alone:
             self._request_claim(fx.claim)
         if fx.lookups:
@@ -98,6 +92,17 @@ class Master:
         for watcher in self._watchers:
             watcher.set_result(None)
         self._watchers.clear()
+
+    async def _make_durable(self, fx: MasterEffects) -> None:
+        committed = await self._commit(fx.batch)
+        gone = amend(fx, committed)
+        if gone:
+            self.inbox.put(ev.RunsLost(gone))
+        if committed.lost:
+            log_event(self.log, "runs_lost", level=logging.WARNING, runs=",".join(map(run_text, committed.lost)))
+        self._log_runs(fx, gone)
+        if self.on_durable is not None:
+            self.on_durable(fx.batch)
 
     async def turn_after(self, turn: int) -> None:
         """Return once a turn later than this one is done; what it wrote is durable then."""
@@ -121,8 +126,8 @@ class Master:
                     raise
                 await backoff.wait()
 
-    def _log_runs(self, fx: MasterEffects) -> None:
-        for row in fx.batch.new_runs:
+    def _log_runs(self, fx: MasterEffects, gone: frozenset[int]) -> None:
+        for row in (row for row in fx.batch.new_runs if row.id not in gone):
             log_event(self.log, "run_accepted", run=run_text(row.id), workflow=row.workflow, tasks=row.tasks)
         for run_id in fx.ended:
             row = fx.batch.runs[run_id]
