@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 
 from dsfast.engine import events as ev
 from dsfast.engine.effects import Claim, MasterEffects
@@ -126,7 +126,7 @@ class Master:
                     raise
                 await backoff.wait()
 
-    def _log_runs(self, fx: MasterEffects, gone: frozenset[int]) -> None:
+    def _log_runs(self, fx: MasterEffects, gone: Collection[int]) -> None:
         for row in (row for row in fx.batch.new_runs if row.id not in gone):
             log_event(self.log, "run_accepted", run=run_text(row.id), workflow=row.workflow, tasks=row.tasks)
         for run_id in fx.ended:
