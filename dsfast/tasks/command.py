@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from dsfast.tasks.attempt import NOT_EXECUTABLE, NOT_FOUND, Attempt
@@ -24,7 +24,7 @@ class CommandAttempt(Attempt):
 
     def start(self) -> None:
         """Start it. Raises StartFailed."""
-        self._script: Path | None = None
+        self._script = ""
         output = -1
         try:
             output = self.log.open()
@@ -51,11 +51,11 @@ class CommandAttempt(Attempt):
         config = self.job.config
         if config.command:
             return list(config.command)
-        self._script = self.job.log.with_suffix(".script")
+        self._script = f"{self.job.log}.script"
         fd = os.open(self._script, _FLAGS, 0o600)
         with open(fd, "wb", buffering=0) as file:
             file.write(config.script.encode(errors="surrogateescape"))
-        return [*interpreter(config), str(self._script)]
+        return [*interpreter(config.shell), self._script]
 
     def _run(self, argv: list[str], output: int) -> None:
         job = self.job
@@ -66,19 +66,25 @@ class CommandAttempt(Attempt):
     def _clear(self, output: int = -1) -> None:
         if output >= 0:
             os.close(output)
-        if self._script is not None:
-            self._script.unlink(missing_ok=True)
-            self._script = None
+        if self._script:
+            with suppress(FileNotFoundError):
+                os.unlink(self._script)
+            self._script = ""
 
 
 def find_program(name: str, path: str) -> str:
-    """The program's file, looked for as shells do. Raises FileNotFoundError."""
+    """The program's file, looked for as shells do. Raises FileNotFoundError.
+
+    Nothing is remembered, because a program may be installed or moved at any time; and it is one system call for each
+    directory, because every attempt comes by here.
+    """
     if "/" in name:
         return name
-    found = shutil.which(name, path=path)
-    if found is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    return found
+    for directory in path.split(":"):
+        found = f"{directory or '.'}/{name}"
+        if os.access(found, os.X_OK) and os.path.isfile(found):
+            return found
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 def explain(error: OSError | ValueError, program: str, workdir: Path) -> tuple[int, str]:

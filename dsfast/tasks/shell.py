@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import ClassVar
 
 import msgspec
@@ -48,7 +49,7 @@ class ShellTask:
         if config.command and not config.command[0]:
             yield "command", "starts with an empty word where the program's name belongs"
         try:
-            words = interpreter(config)
+            words = interpreter(config.shell)
         except ValueError as error:
             yield "shell", f"cannot be split into words: {error}"
             return
@@ -68,6 +69,7 @@ class ShellTask:
         """Nothing is kept."""
 
 
-def interpreter(config: ShellConfig) -> list[str]:
+@lru_cache(maxsize=256)
+def interpreter(shell: str | tuple[str, ...]) -> tuple[str, ...]:
     """The words that run a script. Raises ValueError for quotes that are not closed."""
-    return shlex.split(config.shell) if isinstance(config.shell, str) else list(config.shell)
+    return tuple(shlex.split(shell)) if isinstance(shell, str) else shell

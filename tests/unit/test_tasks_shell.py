@@ -32,11 +32,11 @@ async def test_the_script_is_private_and_gone_with_its_attempt(tmp_path: Path) -
     os.mkfifo(tmp_path / "fifo")
     execution, outcome = start("shell", make_job("shell", tmp_path, script="echo > fifo; sleep 1000"))
     await read_fifo(tmp_path / "fifo")
-    assert stat.S_IMODE((tmp_path / "1.script").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "1.log.script").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "1.log").stat().st_mode) == 0o600
     execution.kill(0, "")
     await outcome
-    assert not (tmp_path / "1.script").exists()
+    assert not (tmp_path / "1.log.script").exists()
 
 
 @pytest.mark.parametrize(

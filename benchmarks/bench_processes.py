@@ -1,0 +1,127 @@
+"""What does a process cost as a task? Through the shell task (own session, log, watching, proof that nothing is
+left) beside a bare loop over posix_spawn, one at a time (`serial`) and eight at a time (`wide`), in the same run.
+
+Most of it is the kernel's and the dynamic linker's, and grows with neighbours on the machine: compare columns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import selectors
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from dsfast.model import AttemptState, Outcome
+from dsfast.tasks.base import Job
+from dsfast.tasks.types import task_type
+from tests.attempts import make_job
+
+COUNT = 400
+COUNT_PYTHON = 40  # a bare start of Python takes ten times as long as one of /bin/true
+WIDTH = 8  # enough to keep two cores busy while one process is being started
+BALLAST_BYTES = 50 << 20  # a worker is not a bare interpreter: what a start costs must not grow with its memory
+
+
+@pytest.fixture(autouse=True)
+def ballast() -> Iterator[None]:
+    memory = bytearray(BALLAST_BYTES)
+    memory[::4096] = b"x" * len(memory[::4096])
+    yield
+    memory.clear()
+
+
+def spawn(argv: list[str]) -> int:
+    return os.posix_spawn(argv[0], argv, {"PATH": os.environ["PATH"]})
+
+
+def serial(argv: list[str]) -> None:
+    for _ in range(COUNT):
+        os.waitpid(spawn(argv), 0)
+
+
+def wide(argv: list[str]) -> None:
+    """Eight at a time, each watched by its pidfd: the least that an event loop has to do."""
+    with selectors.EpollSelector() as selector:
+        to_start, running = COUNT, 0
+        while to_start or running:
+            while to_start and running < WIDTH:
+                pid = spawn(argv)
+                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, pid)
+                to_start, running = to_start - 1, running + 1
+            for key, _ in selector.select():
+                selector.unregister(key.fd)
+                os.close(key.fd)
+                os.waitpid(key.data, 0)
+                running -= 1
+
+
+async def attempts(kind: str, job: Job, width: int, count: int) -> None:
+    """Run `count` attempts, `width` at a time, each starting the next when it ends."""
+    finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = [count, count]  # to start, to end
+
+    def begin() -> None:
+        left[0] -= 1
+        task_type(kind).start(job, done)
+
+    def done(outcome: Outcome) -> None:
+        assert outcome.state is AttemptState.SUCCEEDED, outcome
+        left[1] -= 1
+        if left[0]:
+            begin()
+        elif not left[1]:
+            finished.set_result(None)
+
+    for _ in range(width):
+        begin()
+    await finished
+    task_type(kind).close()
+
+
+def ours(kind: str, root: Path, width: int, count: int = COUNT, **config: Any) -> Callable[[], Callable[[], Any]]:
+    job = make_job(kind, root, **config)
+    return lambda: lambda: uvloop.run(attempts(kind, job, width, count))
+
+
+def bare(loop: Callable[[list[str]], None], *argv: str) -> Callable[[], Callable[[], Any]]:
+    return lambda: lambda: loop(list(argv))
+
+
+def test_bin_true(beside: Callable[..., None], tmp_path: Path) -> None:
+    beside(
+        COUNT,
+        ours("shell", tmp_path, WIDTH, command=["/bin/true"]),
+        serial=bare(serial, "/bin/true"),
+        wide=bare(wide, "/bin/true"),
+    )
+
+
+def test_bin_true_one_at_a_time(beside: Callable[..., None], tmp_path: Path) -> None:
+    beside(COUNT, ours("shell", tmp_path, 1, command=["/bin/true"]), serial=bare(serial, "/bin/true"))
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_script(beside: Callable[..., None], tmp_path: Path, shell: str) -> None:
+    beside(
+        COUNT,
+        ours("shell", tmp_path, WIDTH, script=":", shell=shell),
+        serial=bare(serial, f"/bin/{shell}", "-c", ":"),
+        wide=bare(wide, f"/bin/{shell}", "-c", ":"),
+    )
+
+
+def test_python_warm(beside: Callable[..., None], tmp_path: Path) -> None:
+    """A python task in a warm process, beside a bare start of Python for a like piece of code."""
+    command = ["/usr/bin/env", "python3", "-I", "-S", "-c", "result = 1"]
+
+    def cold() -> None:
+        for _ in range(COUNT_PYTHON):
+            os.waitpid(spawn(command), 0)
+
+    warm = ours("python", tmp_path, 1, COUNT_PYTHON, source="result = 1")
+    beside(COUNT_PYTHON, warm, cold_start=lambda: cold)
