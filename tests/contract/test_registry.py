@@ -194,7 +194,8 @@ async def test_a_join_waits_out_an_outage(cluster: Cluster) -> None:
     await own.until(lambda: [member.weight for member in own.views[-1]] == [7])
 
 
-async def test_a_leave_in_an_outage_returns_and_holds(cluster: Cluster) -> None:
+async def test_a_leave_in_an_outage_returns_and_holds(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsfast.registry.leased.LEAVE_SECONDS_MAX", 0.2)
     registry, own = await cluster.start(session=SHORT)
     _, other = await cluster.start(session=60)
     await registry.join(worker("w"))

@@ -240,7 +240,7 @@ def certificates(tmp_path: Path) -> Path:
         subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True)
 
     (tmp_path / "names").write_text("subjectAltName=DNS:localhost")
-    new = ["-newkey", "rsa:2048", "-nodes"]
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority")
     for name, extensions in {"server": ["-extfile", "names"], "client": []}.items():
         openssl("req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")

@@ -62,7 +62,7 @@ class Reports:
 
 
 async def start(puppet: Puppet) -> tuple[RosterRegistry, Reports]:
-    registry, reports = RosterRegistry(puppet, 20.0), Reports()
+    registry, reports = RosterRegistry(puppet, 1.0), Reports()
     await registry.start(reports.on_members, reports.on_session)
     assert await reports.sessions.get() is Session.CONNECTED
     return registry, reports
