@@ -5,7 +5,7 @@ stops the event loop. Readers (people's questions, and the api role, which opens
 other connections: under WAL they see the last commit and never wait for the writer, nor it for them.
 `synchronous=FULL` makes every commit an fsync of the log: durable on return, also through a power cut.
 
-URLs are `sqlite:///absolute/path.db`; a fourth slash changes nothing.
+URLs are SQLAlchemy's: `sqlite:////absolute/path.db`, and `sqlite:///path.db` relative to the working directory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from dsfast.errors import DsfastError, Unavailable, UsageError
 from dsfast.rows import Batch, Committed, OwnedRun
@@ -140,12 +140,14 @@ class SqliteStore(Reads):
 
 
 def database_path(url: str) -> Path:
-    """The file behind a `sqlite:` URL, symbolic links resolved. Raises UsageError for anything but an absolute path."""
-    parts = urlsplit(url)
-    path = unquote(parts.path)
-    if parts.netloc or not path.startswith("/") or path.endswith(":memory:"):
-        raise UsageError(f"{url!r} is no SQLite database: write sqlite:///absolute/path/to/file.db")
-    return Path("/" + path.lstrip("/")).resolve()
+    """The file behind a `sqlite:///` URL, absolute, with symbolic links resolved. Raises UsageError."""
+    path = unquote(url.removeprefix("sqlite:///"))
+    if not url.startswith("sqlite:///") or path in ("", "/", ":memory:") or "?" in url:
+        raise UsageError(
+            f"{url!r} is no SQLite database: write sqlite:///relative/path.db or sqlite:////absolute/path.db, "
+            "with ? and % in names percent-encoded"
+        )
+    return Path(path).resolve()
 
 
 def create_file(path: Path) -> None:

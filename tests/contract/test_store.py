@@ -31,7 +31,7 @@ def postgres_module_url(postgres_server: PostgresServer) -> str:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database; on PostgreSQL one is emptied for each test, which is ten times faster than making one."""
     if request.param == "sqlite":
-        return f"sqlite://{tmp_path}/runs.db"
+        return f"sqlite:///{tmp_path}/runs.db"
     shared: str = request.getfixturevalue("postgres_module_url")
     server: PostgresServer = request.getfixturevalue("postgres_server")
     server.sql("; ".join(f"DELETE FROM {table}" for table in TABLES), shared)

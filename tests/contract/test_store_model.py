@@ -86,7 +86,7 @@ class StoreMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.directory = tempfile.TemporaryDirectory()
         self.runner = asyncio.Runner()
-        self.url = f"sqlite://{self.directory.name}/runs.db"
+        self.url = f"sqlite:///{self.directory.name}/runs.db"
         self.store = open_store(self.url, create=True)
         self.runner.run(self.store.open())
         self.oracle = Oracle()

@@ -162,7 +162,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
 
 
 async def filled(path: Path, runs: int) -> Store:
-    url = f"sqlite://{path}"
+    url = f"sqlite:///{path}"
     await asyncio.to_thread(migrations.upgrade, url)
     connection = sqlite3.connect(path)
     connection.executescript(FILL.format(digest=DEFINITION.digest, numbers=SQLITE_NUMBERS.format(last=runs)))

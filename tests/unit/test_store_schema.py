@@ -71,13 +71,13 @@ def test_revisions_are_the_chain_of_migrations() -> None:
 
 async def test_a_migrated_file_equals_a_created_one(tmp_path: Path) -> None:
     created, migrated = tmp_path / "created.db", tmp_path / "migrated.db"
-    store = open_store(f"sqlite://{created}", create=True)
+    store = open_store(f"sqlite:///{created}", create=True)
     await store.open()
     await store.close()
-    url = f"sqlite://{migrated}"
+    url = f"sqlite:///{migrated}"
     migrations.upgrade(url)
     assert sqlite_schema(migrated) == sqlite_schema(created)
-    assert migrations.current(url) == migrations.current(f"sqlite://{created}") == HEAD
+    assert migrations.current(url) == migrations.current(f"sqlite:///{created}") == HEAD
 
 
 async def test_a_migrated_server_equals_the_tables(postgres_server: PostgresServer) -> None:
@@ -90,7 +90,7 @@ async def test_a_migrated_server_equals_the_tables(postgres_server: PostgresServ
 
 
 def test_upgrading_twice_changes_nothing(tmp_path: Path) -> None:
-    url = f"sqlite://{tmp_path}/runs.db"
+    url = f"sqlite:///{tmp_path}/runs.db"
     migrations.upgrade(url)
     before = sqlite_schema(tmp_path / "runs.db")
     migrations.upgrade(url)
@@ -102,12 +102,12 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> Non
     connection.execute("CREATE TABLE attempts (somebody_elses INTEGER)")
     connection.close()
     with pytest.raises(sa.exc.OperationalError, match="already exists"):
-        migrations.upgrade(f"sqlite://{tmp_path}/runs.db")
+        migrations.upgrade(f"sqlite:///{tmp_path}/runs.db")
     assert sqlite_schema(tmp_path / "runs.db").keys() == {"attempts"}
 
 
 async def test_upgrading_under_a_master_is_refused(tmp_path: Path) -> None:
-    url = f"sqlite://{tmp_path}/runs.db"
+    url = f"sqlite:///{tmp_path}/runs.db"
     store = open_store(url, create=True)
     await store.open()
     with pytest.raises(UsageError, match="in use by pid"):
@@ -116,7 +116,7 @@ async def test_upgrading_under_a_master_is_refused(tmp_path: Path) -> None:
 
 
 def test_upgrading_newer_tables_is_refused(tmp_path: Path) -> None:
-    url = f"sqlite://{tmp_path}/runs.db"
+    url = f"sqlite:///{tmp_path}/runs.db"
     migrations.upgrade(url)
     connection = sqlite3.connect(tmp_path / "runs.db")
     connection.execute("UPDATE dsfast_revision SET version_num = '9999'")

@@ -16,6 +16,7 @@ from dsfast.errors import DsfastError, Unavailable, UsageError
 from dsfast.rows import Committed
 from dsfast.store import open_store
 from dsfast.store import sqlite as sqlite_store
+from dsfast.store.open import plain_url
 from dsfast.store.sqlite import SqliteStore, database_path
 from tests.store_rows import attempt, batch, run, submit
 
@@ -28,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def url(path: Path) -> str:
-    return f"sqlite://{path}"
+    return f"sqlite:///{path}"
 
 
 def put(path: Path, text: str) -> None:
@@ -159,20 +160,30 @@ async def test_a_lock_that_another_program_keeps_is_a_sentence_and_passes(
     await store.close()
 
 
-@pytest.mark.parametrize("text", ["sqlite://host/runs.db", "sqlite:///:memory:", "sqlite:runs.db", "sqlite://"])
-def test_urls_without_an_absolute_path_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="absolute"):
+@pytest.mark.parametrize(
+    "text",
+    ["sqlite://host/runs.db", "sqlite:///:memory:", "sqlite:runs.db", "sqlite://", "sqlite:///", "sqlite:///a?b=1"],
+)
+def test_urls_without_a_file_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no SQLite database"):
         open_store(text)
 
 
-def test_urls_are_paths(tmp_path: Path) -> None:
-    assert database_path(f"sqlite://{tmp_path}/a%20b.db") == tmp_path / "a b.db"
-    assert database_path(f"sqlite:///{tmp_path}/runs.db") == tmp_path / "runs.db"
+def test_urls_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert database_path(f"sqlite:///{tmp_path}/a%20b.db") == tmp_path / "a b.db"
+    assert database_path("sqlite:///runs.db") == tmp_path / "runs.db"
+    assert database_path("sqlite:////runs.db") == Path("/runs.db")
 
 
 def test_other_urls_are_refused() -> None:
     with pytest.raises(UsageError, match="no store is known for 'mongodb'"):
         open_store("mongodb://localhost")
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_postgresql_may_be_spelled_in_three_ways(scheme: str) -> None:
+    assert plain_url(f"{scheme}://me:secret@db/runs") == "postgresql://me:secret@db/runs"
 
 
 # --- durability and cost --------------------------------------------------------------------------------------------
@@ -181,8 +192,6 @@ WRITE_UNTIL_KILLED = """
 import asyncio, sys
 from dsfast.store import open_store
 from tests.store_rows import attempt, batch, run, submit
-
-ROOT = Path(__file__).parents[2]
 
 async def main():
     store = open_store(sys.argv[1], create=True)

@@ -14,6 +14,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
+from dsfast.store.open import plain_url
 from dsfast.store.revision import HEAD, REVISION_TABLE, REVISIONS, check_revision
 
 __all__ = ["HEAD", "current", "upgrade"]
@@ -24,9 +25,10 @@ _ADVISORY_LOCK = 0x6473666173740001  # "dsfast", 1: two upgrades of one PostgreS
 def upgrade(url: str) -> None:
     """Create or migrate the tables behind `url`. Blocks; call it in a thread from coroutines.
 
-    Raises UsageError (no such kind of database, a master has the file) or Unavailable.
+    Raises UsageError (no such kind of database, newer tables, a master has the file) or Unavailable.
     """
-    if _is_sqlite(url):
+    url = plain_url(url)
+    if url.startswith("sqlite:"):
         _upgrade_sqlite(url)
     else:
         asyncio.run(_upgrade_postgres(url))
@@ -34,17 +36,15 @@ def upgrade(url: str) -> None:
 
 def current(url: str) -> str | None:
     """The revision of the database behind `url`, or None when it has no tables of ours. Blocks, like `upgrade`."""
-    if _is_sqlite(url):
-        from dsfast.store.sqlite import database_path, read_revision
+    url = plain_url(url)
+    if url.startswith("sqlite:"):
+        from dsfast.store.sqlite import database_path, errors_explained, read_revision
 
-        return read_revision(database_path(url))
+        with errors_explained(path := database_path(url)):
+            return read_revision(path)
     from dsfast.store.postgres import server_revision
 
     return asyncio.run(server_revision(url))
-
-
-def _is_sqlite(url: str) -> bool:
-    return url.partition(":")[0] == "sqlite"
 
 
 def _upgrade_sqlite(url: str) -> None:
