@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from dsfast.model import AttemptState, Outcome
 from dsfast.tasks import outputs
@@ -16,6 +17,7 @@ from dsfast.tasks.process import ExitStatus, Process
 NOT_EXECUTABLE = 126  # the exit codes that shells give for a command that cannot be started
 NOT_FOUND = 127
 SIGNAL_BASE = 128  # an attempt ended by signal n has the exit code 128 + n, as in a shell
+_T = TypeVar("_T")
 SCAN_INLINE_BYTES_MAX = 1 << 20  # a larger log is searched for values in a thread: 1 MiB takes 0.1 ms
 
 
@@ -52,19 +54,26 @@ class Attempt:
 
     def ended(self, status: ExitStatus) -> None:
         """Its main process has ended in this way, and its tree is gone."""
-        if status == 0 and not self.killed:
-            self.succeed()
-        else:
-            self.conclude(AttemptState.FAILED, exit_code(status), reason(status))
+        self.finish(exit_code(status), reason(status))
 
-    def succeed(self) -> None:
-        """It has done its work: collect its output values, off the loop if its log is long, and report."""
-        if self.log.size <= SCAN_INLINE_BYTES_MAX:
+    def finish(self, code: int, sentence: str) -> None:
+        """It has ended with this exit code: bring its log to its final length, collect its values, and report."""
+        if self.log.look():
+            self._in_thread(self.log.cut, lambda _: self._finish(code, sentence))
+        else:
+            self._finish(code, sentence)
+
+    def _finish(self, code: int, sentence: str) -> None:
+        if code != 0 or self.killed:
+            self.conclude(AttemptState.FAILED, code, sentence)
+        elif self.log.size <= SCAN_INLINE_BYTES_MAX:
             self._succeed(self._collect())
         else:
-            loop = asyncio.get_running_loop()
-            collecting = loop.run_in_executor(None, self._collect)
-            collecting.add_done_callback(lambda found: self._succeed(found.result()))
+            self._in_thread(self._collect, self._succeed)
+
+    def _in_thread(self, work: Callable[[], _T], then: Callable[[_T], None]) -> None:
+        done = asyncio.get_running_loop().run_in_executor(None, work)
+        done.add_done_callback(lambda worked: then(worked.result()))
 
     def fail(self, code: int | None, sentence: str) -> None:
         """It failed for a reason of its own that only we can tell: say so in the log as well."""

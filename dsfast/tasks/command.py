@@ -53,7 +53,7 @@ class CommandAttempt(Attempt):
             return list(config.command)
         self._script = f"{self.job.log}.script"
         fd = os.open(self._script, _FLAGS, 0o600)
-        with open(fd, "wb", buffering=0) as file:
+        with open(fd, "wb") as file:  # buffered, because it insists: a disk that fills up must not cut the script short
             file.write(config.script.encode(errors="surrogateescape"))
         return [*interpreter(config.shell), self._script]
 

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import logging
 import os
+import threading
 from pathlib import Path
 
 LOOK_SECONDS_FIRST = 0.1  # most attempts end before their first look
@@ -29,7 +30,7 @@ _logger = logging.getLogger("dsfast.tasks")
 class AttemptLog:
     """One attempt's log file."""
 
-    __slots__ = ("_cap", "_cut_to", "_head", "look_seconds", "path", "size")
+    __slots__ = ("_cap", "_cut_to", "_head", "_lock", "look_seconds", "path", "size")
 
     def __init__(self, path: Path, bytes_max: int) -> None:
         self.path = path
@@ -37,6 +38,7 @@ class AttemptLog:
         self.look_seconds = LOOK_SECONDS_FIRST  # until the next look
         self._cap = max(bytes_max, LOG_BYTES_MIN)
         self._head = self._cap // 4 // _BLOCK * _BLOCK
+        self._lock = threading.Lock()
         self._cut_to = self._head  # where the tail begins: nothing is cut while it equals the head's end
 
     def open(self) -> int:
@@ -56,19 +58,28 @@ class AttemptLog:
         finally:
             os.close(fd)
 
-    def look(self) -> None:
-        """Note the size, cut the middle if the log has outgrown its cap, decide when to look again."""
+    def look(self) -> bool:
+        """Note the size and decide when to look again; True if `cut` should be called, in a thread."""
         try:
             size = os.stat(self.path).st_size
-            if size - self._cut_to + self._head > self._cap:
-                self._cut(size)
-        except FileNotFoundError:  # never opened, or removed by the task itself
-            return
-        except OSError as error:  # the attempt goes on; the next look tries again
-            _logger.warning("cannot keep the log %s under its cap: %s", self.path, error)
-            return
+        except OSError:  # never opened, or removed by the task itself
+            return False
         grown, self.size = size - self.size, size
         self.look_seconds = min(2 * self.look_seconds, LOOK_SECONDS_MAX, self._until_an_eighth(grown))
+        return self._over(size)
+
+    def cut(self) -> None:
+        """Cut the middle out. Waits for the disk, and for another cut of this log."""
+        with self._lock:
+            try:
+                size = os.stat(self.path).st_size
+                if self._over(size):
+                    self._cut(size)
+            except OSError as error:  # the attempt goes on; the next look tries again
+                _logger.warning("cannot keep the log %s under its cap: %s", self.path, error)
+
+    def _over(self, size: int) -> bool:
+        return size - self._cut_to + self._head > self._cap
 
     def _until_an_eighth(self, grown: int) -> float:
         """Seconds in which the log grows by an eighth of its cap, going by its growth since the last look."""

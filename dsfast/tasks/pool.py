@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from dsfast.model import OUTPUTS_BYTES_MAX, AttemptState
+from dsfast.model import OUTPUTS_BYTES_MAX
 from dsfast.tasks.attempt import Attempt, exit_code, reason
 from dsfast.tasks.base import Done, Job, StartFailed
 from dsfast.tasks.command import DEFAULT_PATH, explain, find_program
@@ -101,14 +101,14 @@ class PythonAttempt(Attempt):
         """Its process has said how it ended: let the process wait for more, or end it and what it left."""
         assert self._child is not None
         self._reply = reply
-        self.log.look()
         if self._child.rest(reply.clean and self.job.config.reuse):
-            self._finish(reply)
+            self.process = None  # it may serve another attempt from now on
+            self.finish(reply.exit_code, reply.reason)
 
     def on_child_ended(self, status: ExitStatus) -> None:
         """Its process and everything below it is gone."""
         if self._reply is not None:
-            self._finish(self._reply)
+            self.finish(self._reply.exit_code, self._reply.reason)
         elif self.killed:
             self.ended(status)
         elif self.taken:
@@ -124,12 +124,6 @@ class PythonAttempt(Attempt):
             return {}
         value = msgspec.json.decode(self._reply.result)
         return value if isinstance(value, dict) else {"result": value}
-
-    def _finish(self, reply: Reply) -> None:
-        if reply.exit_code == 0 and not self.killed:
-            self.succeed()
-        else:
-            self.conclude(AttemptState.FAILED, reply.exit_code, reply.reason)
 
     def _on_death(self, status: ExitStatus) -> None:
         assert self._child is not None

@@ -47,7 +47,7 @@ class Process:
     """A process and everything that descends from it."""
 
     __slots__ = (
-        "_asked", "_ended", "_fd", "_finished", "_insisting", "_kill_at", "_kill_timer", "_log", "_log_timer", "_loop",
+        "_asked", "_ended", "_fd", "_finished", "_insisting", "_kill_at", "_kill_timer", "_log_timer", "_loop",
         "_settling", "_watched", "marks", "pid", "status", "working_since",
     )  # fmt: skip
 
@@ -64,7 +64,6 @@ class Process:
         self._kill_timer: asyncio.TimerHandle | None = None
         self._asked: set[int] = set()
         self._watched: dict[int, int] = {}  # what it left behind: pid -> pidfd
-        self._log: AttemptLog | None = None
         self._log_timer: asyncio.TimerHandle | None = None
         self.work(marks)
         self._loop.add_reader(fd, self._on_exit)
@@ -105,13 +104,13 @@ class Process:
 
     def watch(self, log: AttemptLog | None) -> None:
         """Keep this log under its cap while the process runs; None ends that."""
-        self._log = log
         if self._log_timer is not None:
             self._log_timer.cancel()
         self._log_timer = self._loop.call_later(log.look_seconds, self._look, log) if log is not None else None
 
     def _look(self, log: AttemptLog) -> None:
-        log.look()
+        if log.look():
+            self._loop.run_in_executor(None, log.cut)
         _children.reap_now_and_then(self._loop.time())
         self.watch(log)
 
@@ -183,8 +182,6 @@ class Process:
                 timer.cancel()
         for pid in list(self._watched):
             self._unwatch(pid)
-        if self._log is not None:
-            self._log.look()
         os.waitpid(self.pid, 0)
         _children.forget(self)
         self._ended(self.status)

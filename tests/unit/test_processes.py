@@ -327,6 +327,32 @@ def test_a_shortage_of_ours_is_not_the_tasks_failure(runner: asyncio.Runner, tmp
     assert runner.run(run("shell", make_job("shell", tmp_path, script=":"))).state is AttemptState.SUCCEEDED
 
 
+def test_a_script_that_does_not_fit_on_the_disk_is_not_run_in_part(runner: asyncio.Runner, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def refused() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            with pytest.raises(StartFailed, match=r"cannot write the files of a task: .*File too large"):
+                start("shell", make_job("shell", tmp_path, script="touch run\n" * 1000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    runner.run(refused())
+    assert [path.name for path in tmp_path.iterdir()] == ["1.log"]
+
+
+def test_a_log_that_cannot_be_written_is_not_the_tasks_failure(runner: asyncio.Runner, tmp_path: Path) -> None:
+    async def refused() -> None:
+        job = make_job("shell", tmp_path, script="touch run")
+        (tmp_path / "1.log").mkdir()
+        with pytest.raises(StartFailed, match="cannot write the files of a task"):
+            start("shell", job)
+
+    runner.run(refused())
+    assert not (tmp_path / "run").exists()
+
+
 def test_running_out_of_descriptors_while_tasks_run_delays_their_end_and_loses_none(
     runner: asyncio.Runner, tmp_path: Path
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +18,7 @@ from dsfast.model import AttemptState
 from dsfast.tasks import types
 from dsfast.tasks.sleep import SleepConfig, SleepTask
 from dsfast.tasks.types import task_type, task_types
-from tests.attempts import make_job, run, start
+from tests.attempts import DEADLINE_SECONDS, make_job, run, start
 
 
 @pytest.fixture
@@ -96,6 +98,24 @@ def test_checking_needs_no_event_loop_no_processes_and_no_plug_ins() -> None:
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"
+
+
+async def test_the_example_of_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    monkeypatch.setattr(types, "_loaded", {"wait_for_file": names["WaitForFile"]()})
+    file = tmp_path / "file"
+    job = make_job("wait_for_file", tmp_path, file=str(file))
+    _, outcome = start("wait_for_file", job)
+    file.touch()
+    assert (await asyncio.wait_for(outcome, DEADLINE_SECONDS)).state is AttemptState.SUCCEEDED
+    file.unlink()
+    execution, outcome = start("wait_for_file", job)
+    execution.kill(0, "enough")
+    assert outcome.result().reason == "enough"
+    assert list(task_type("wait_for_file").check(job.config)) == []
 
 
 # -- noop and sleep ---------------------------------------------------------------------------------------
