@@ -24,7 +24,7 @@ class DefinitionRow(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class RunRow(msgspec.Struct):
+class RunRow(msgspec.Struct, gc=False):
     """One execution of a workflow. `owner` is a member id, or None once the run has ended."""
 
     id: int
@@ -43,7 +43,7 @@ class RunRow(msgspec.Struct):
     tasks: int = 0
 
 
-class AttemptRow(msgspec.Struct):
+class AttemptRow(msgspec.Struct, gc=False):  # holds no containers, and a master holds a million of them
     """One try of one task; (run_id, task, attempt) is its key, `task` the task's position in the workflow."""
 
     run_id: int
