@@ -63,6 +63,7 @@ class Checks:
         self._ran: dict[Attempt, str] = {}  # every process that ever started, and where
         self._alive: dict[tuple[int, int], Attempt] = {}
         self._ends: dict[Attempt, tuple[str, Outcome]] = {}
+        self._doomed: set[Attempt] = set()  # of which a worker has said that it kills them
         self._owners: dict[tuple[int, int], str] = {}
         self._workflows: dict[str, Workflow] = {}
         self.stopped: set[int] = set()  # runs whose cancel became durable
@@ -165,12 +166,15 @@ class Checks:
     def worker_sends(self, host: WorkerHost, command: cmd.Command) -> None:
         run_id, task = getattr(command, "run_id", None), getattr(command, "task", None)
         self._world.story.tell(host.name, "sends", command, run_id, task)
+        if isinstance(command, cmd.KillAnswer) and command.known:
+            self._doomed.add((command.run_id, command.task, command.attempt))
 
     def process_starts(self, host: WorkerHost, execute: cmd.Execute, acts: Behaviour) -> Outcome:
         """Judge a start; returns how the process will end if nobody kills it."""
         key = (execute.run_id, execute.task, execute.attempt)
         run_id, task = key[:2]
         self._world.story.tell(host.name, "starts", key, run_id, task)
+        _hold(key not in self._doomed, f"{key} starts after it was killed", run_id, task)
         _hold(key not in self._ran, f"{key} starts twice, first on {self._ran.get(key)}", run_id, task)
         _hold((run_id, task) not in self._alive, f"{key} starts beside {self._alive.get((run_id, task))}", run_id, task)
         _hold(len(host.processes) < host.member.slots, f"{host.name} has no slot for {key}", run_id, task)

@@ -25,18 +25,16 @@ class Faults:
         self.answers_lost = rng.choice((0.0, 0.0, 0.02, 0.1))
         self.starts_refused = rng.choice((0.0, 0.0, 0.1, 0.5))
         self._slow = rng.choice((0.0, 0.0, 0.0, 0.1))
-        self._kinds = rng.sample(
-            [
-                self._crash_master, self._crash_master_between, self._crash_worker, self._cut, self._block,
-                self._isolate_worker, self._lose_session, self._drain, self._fail_store,
-            ],
-            rng.choice((1, 2, 3, 9)),
-        )  # fmt: skip
+        kinds = [
+            self._crash_master, self._crash_master_between, self._crash_worker, self._cut, self._block,
+            self._isolate_worker, self._lose_session, self._lose_session, self._drain, self._fail_store,
+        ]  # fmt: skip
+        self._kinds = rng.sample(kinds, rng.choice((1, 2, 3, len(kinds))))
 
     def plan(self) -> None:
         """Spread some faults over the safety phase."""
         rng = self._world.rng
-        for _ in range(rng.choice((0, 1, 3, 8, 20))):
+        for _ in range(rng.choice((0, 1, 3, 8, 20, 40))):
             self._world.clock.after(1.0 + rng.random() * PLANNED_SECONDS, self._strike, rng.choice(self._kinds))
 
     def touch(self, host: Host) -> None:

@@ -84,7 +84,7 @@ class World:
 
     def _set_up(self) -> None:
         rng = self.rng
-        for number in range(rng.choice((1, 2, 2, 3))):
+        for number in range(rng.choice((1, 2, 2, 3, 3))):
             self.clock.after(rng.random() * 0.5, self.start_master, f"m{number}")
         for number in range(rng.choice((1, 2, 3, 4))):
             self.clock.after(rng.random() * 0.5, self.start_worker, f"w{number}")
