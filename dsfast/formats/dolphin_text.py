@@ -90,6 +90,7 @@ def _is_identifier(name: str) -> bool:
 
 def _literal(text: str, before_template: bool) -> str:
     """Text that happens to look like a template, as a template of that text."""
-    if before_template and text.endswith("{"):  # a brace right before a template would become part of it
-        return _literal(text[:-1], before_template=False) + '{{ "{" | raw }}'
-    return _TEMPLATE_MARK.sub(lambda mark: f'{{{{ "{mark[0]}" | raw }}}}', text)
+    body = text.rstrip("{") if before_template else text  # braces right before a template would become part of it
+    braces = text[len(body) :]
+    literal = _TEMPLATE_MARK.sub(lambda mark: f'{{{{ "{mark[0]}" | raw }}}}', body)
+    return literal + (f'{{{{ "{braces}" | raw }}}}' if braces else "")

@@ -16,7 +16,7 @@ from dsfast.model import Task, Workflow
 from dsfast.templates import is_template, reads, strings
 
 BATCH = 4096  # tasks asked about in one walk over the graph: a mask of 512 bytes per task
-ROOTS = ("params", "tasks")
+ROOTS = ("params", "tasks", "run", "task")  # what a worker fills templates in with
 _DASHED = re.compile(r"(?:params|tasks)\.([\w-]*-\w+)")  # tasks.load-data is tasks.load minus data
 
 
@@ -146,7 +146,7 @@ def _check_syntax(text: str, at: Path, findings: Findings) -> bool:
         return False
     dashed = {word for name in _DASHED.findall(text) for word in name.split("-")[1:]}  # said with the name's finding
     for root in sorted(roots - environment.globals.keys() - dashed - {*ROOTS, "loop"}):
-        hint = findings.near(root, ROOTS, "a template reads params.NAME and tasks.NAME.KEY")
+        hint = findings.near(root, ROOTS, "it reads params.NAME, tasks.NAME.KEY, run.id, task.name and task.attempt")
         findings.add(at, f"a template has no {root!r}", hint)
     return True
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsfast.errors import UsageError
@@ -385,6 +385,7 @@ PIECES = st.lists(
 
 
 @given(PIECES)
+@settings(deadline=None)
 def test_a_filled_in_template_is_the_text_dolphinscheduler_would_have_run(pieces: list[str]) -> None:
     text = "".join(pieces)
     meanings = {"day": Segment("params.day", is_read=True), "note": Segment("{ ${day}{")}
@@ -438,6 +439,7 @@ JSON = st.recursive(
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_any_values_are_imported_or_refused_with_a_sentence(data: st.DataObject) -> None:
     keys = sorted(set(task(1, "a")) - {"id"})
     broken = task(1, "a") | data.draw(st.dictionaries(st.sampled_from(keys), JSON, max_size=4))

@@ -98,13 +98,13 @@ def is_runnable(workflow: Workflow) -> bool:
 
 
 @given(workflows().filter(is_runnable))
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 def test_what_is_dumped_loads_as_the_same_workflow(workflow: Workflow) -> None:
     assert load_workflow(dump_yaml(workflow)) == workflow
 
 
 @given(st.dictionaries(NAMES, VALUES, min_size=1, max_size=4))
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 def test_other_yaml_readers_take_text_for_text(params: dict[str, Any]) -> None:
     texts = {key: [text for text in _texts(value) if "\u2028" not in text] for key, value in params.items()}
     dumped = dump_yaml(Workflow(name="w", params=texts, tasks=(Task(name="a", type="noop"),)))

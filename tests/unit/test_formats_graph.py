@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsfast.formats.graph import draw_dot, draw_svg, draw_text
@@ -35,6 +35,7 @@ def graphs(draw: st.DrawFn, size: int = 14) -> Workflow:
 
 
 @given(graphs())
+@settings(deadline=None)
 def test_every_line_leads_one_layer_to_the_right_and_nothing_overlaps(given_workflow: Workflow) -> None:
     dag = graph_of(given_workflow)
     layers = make_layers(dag)
@@ -50,6 +51,7 @@ def test_every_line_leads_one_layer_to_the_right_and_nothing_overlaps(given_work
 
 
 @given(graphs())
+@settings(deadline=None)
 def test_bends_join_exactly_the_tasks_that_need_each_other(given_workflow: Workflow) -> None:
     dag = graph_of(given_workflow)
     layers = make_layers(dag)
@@ -110,6 +112,7 @@ def test_long_names_lose_their_middle() -> None:
 
 
 @given(graphs(size=BRANCHES_MAX))
+@settings(deadline=None)
 def test_every_task_stands_in_the_tree_exactly_once(given_workflow: Workflow) -> None:
     drawn = re.sub(r"\(\+[^)]*\)", "", draw_text(given_workflow))
     assert sorted(re.findall(r"task\d\d", drawn)) == [task.name for task in given_workflow.tasks]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsfast.errors import UsageError
@@ -80,6 +80,7 @@ def test_missing_run_times_are_noted() -> None:
         lambda n: st.tuples(st.just(n), st.sets(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1))))
     )
 )
+@settings(deadline=None)
 def test_every_task_and_every_edge_is_carried_over(graph: tuple[int, set[tuple[int, int]]]) -> None:
     count, pairs = graph
     edges = {(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]}

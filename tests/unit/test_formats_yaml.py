@@ -417,7 +417,7 @@ FRAGMENTS = st.sampled_from(
 
 
 @given(st.one_of(st.lists(FRAGMENTS, max_size=30).map("".join), st.text(max_size=80), st.binary(max_size=80)))
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @example("? [a]\n: b")
 @example("name: w\ntasks: {a: &x {script: x}, b: *x}")
 def test_any_text_is_a_workflow_or_a_usage_error(text: str | bytes) -> None:
@@ -439,7 +439,7 @@ KEYS = st.sampled_from(
 
 
 @given(st.dictionaries(st.sampled_from(["name", "tasks", "params", "defaults", "priority", "y"]), VALUES), st.data())
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 def test_any_values_are_a_workflow_or_a_usage_error(top: dict[str, object], data: st.DataObject) -> None:
     tasks = st.dictionaries(
         st.text(max_size=4), st.one_of(VALUES, st.dictionaries(KEYS, VALUES, max_size=4)), max_size=3

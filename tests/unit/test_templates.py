@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsfast.model import Task
@@ -58,6 +58,7 @@ def test_a_task_reads_what_its_settings_and_environment_name() -> None:
 
 
 @given(st.text(alphabet="{}%[](). '\"\\paramstsk", max_size=60))
+@settings(deadline=None)
 def test_any_text_can_be_scanned(text: str) -> None:
     assert all(read.root in ("params", "tasks") for read in reads(text))
 
