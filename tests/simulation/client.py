@@ -24,6 +24,7 @@ class Client:
         self._world = world
         self._requests: dict[int, cmd.Command] = {}  # not answered yet
         self._count = 0
+        self._next_try: dict[int, int] = {}  # request -> number of the only try that is due: a failure brings it forward
         self.accepted: dict[str, int] = {}  # idempotency key -> run
         self.anonymous = 0  # runs accepted without a key
         self.unwanted: set[int] = set()  # runs that a cancel was asked for
@@ -54,7 +55,7 @@ class Client:
         if asked is None:
             return
         if isinstance(answer, cmd.Failed):
-            self._world.clock.after(0.2, self._again, request_id)
+            self._try_in(0.2, request_id)
             return
         del self._requests[request_id]
         match asked, answer:
@@ -75,11 +76,15 @@ class Client:
     def _ask(self, command: cmd.Command) -> None:
         self._count += 1
         self._requests[self._count] = command
-        self._again(self._count)
+        self._try_in(0.0, self._count)
 
-    def _again(self, request_id: int) -> None:
+    def _try_in(self, seconds: float, request_id: int) -> None:
+        number = self._next_try[request_id] = self._next_try.get(request_id, 0) + 1
+        self._world.clock.after(seconds, self._again, request_id, number)
+
+    def _again(self, request_id: int, number: int) -> None:
         asked = self._requests.get(request_id)
-        if asked is None:
+        if asked is None or number != self._next_try[request_id]:
             return
         if isinstance(asked, cmd.Cancel) and self._world.store.runs[asked.run_id].state.final:
             del self._requests[request_id]
@@ -89,4 +94,4 @@ class Client:
             master = self._world.rng.choice(masters)
             master.put(Received(CLIENT, request_id, asked))
         if not isinstance(asked, cmd.Submit) or asked.idempotency_key is not None:
-            self._world.clock.after(PATIENCE_SECONDS, self._again, request_id)
+            self._try_in(PATIENCE_SECONDS, request_id)
