@@ -187,8 +187,9 @@ class World:
     def lose_session(self, master: MasterHost, seconds: float) -> None:
         """The registry believes this master dead, for a while."""
         self._remove(master)
-        self.clock.after(self.latency(), master.put, SessionChanged("lost"))
-        self.clock.after(seconds, self._regain_session, master)
+        told = self.latency()
+        self.clock.after(told, master.put, SessionChanged("lost"))
+        self.clock.after(told + seconds, self._regain_session, master)
 
     def _regain_session(self, master: MasterHost) -> None:
         self.join(master)
