@@ -14,7 +14,7 @@ import asyncpg
 from dsfast.errors import DsfastError, Unavailable, UsageError
 
 CONNECT_SECONDS_MAX = 10.0  # a server that has not answered by then is taken as unreachable
-COMMAND_SECONDS_MAX = 60.0  # a commit that takes longer hangs on a silent network; the connection is given up
+COMMAND_SECONDS_MAX = 30.0  # a commit that takes longer hangs on a silent network; the connection is given up
 LOCK_WAIT_MS = 10_000  # for a row that another master is just writing: its transaction is one statement
 TRIES_MAX = 6  # for transactions that lost a conflict: with the pauses below, about a second in all
 PAUSE_SECONDS = 0.02  # before the second try, doubled for each one after it, with jitter of half
@@ -54,10 +54,12 @@ class Link:
     async def close(self) -> None:
         """Disconnect after the call that is under way."""
         async with self._turn:
-            if self._connection is not None:
-                with errors_explained(self.place):
-                    await self._connection.close(timeout=CONNECT_SECONDS_MAX)
-                self._connection = None
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                try:
+                    await connection.close(timeout=CONNECT_SECONDS_MAX)
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    connection.terminate()  # the server has gone: there is nobody to say goodbye to
 
     async def _try(self, work: Callable[[Any], Awaitable[T]]) -> T:
         if self._connection is None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote
 
-from dsfast.errors import DsfastError, Unavailable, UsageError
+from dsfast.errors import Unavailable, UsageError
 from dsfast.rows import Batch, Committed, OwnedRun
 from dsfast.store import sqlite_statements as statements
 from dsfast.store.filelock import FileLock
@@ -60,7 +60,7 @@ class SqliteStore(Reads):
         self._writer = DedicatedThread("dsfast-store-writer")
         try:
             self._connection = await self._writer.call(self._guarded, self._open_writer)
-        except DsfastError:
+        except BaseException:
             await self.close()
             raise
 

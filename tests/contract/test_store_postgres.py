@@ -268,8 +268,13 @@ async def test_a_store_outlives_a_crash_of_its_server(
     await submit(store, run(1), attempts=(attempt(1),))
     assert await store.run(1) == run(1)
     before = await dump(postgres_url)
+    leaving = open_store(postgres_url)
+    await leaving.open()
+    assert await leaving.commit(batch(epochs={1: 1})) == Committed()
+    assert await leaving.run(1) == run(1)
     await asyncio.to_thread(postgres_server.stop, immediate=True)
     try:
+        await leaving.close()  # in peace, though nobody answers
         for question in (
             store.commit(batch(attempts=(attempt(1),))),
             store.commit(batch(attempts=(attempt(1),))),
