@@ -21,8 +21,8 @@ from dsfast.tasks.base import Job
 from dsfast.tasks.types import task_type
 from tests.attempts import make_job
 
-COUNT = 400
-COUNT_PYTHON = 40  # a bare start of Python takes ten times as long as one of /bin/true
+COUNT = 200
+COUNT_PYTHON = 20  # a bare start of Python takes ten times as long as one of /bin/true
 WIDTH = 8  # enough to keep two cores busy while one process is being started
 BALLAST_BYTES = 50 << 20  # a worker is not a bare interpreter: what a start costs must not grow with its memory
 
@@ -60,22 +60,24 @@ def wide(argv: list[str]) -> None:
                 running -= 1
 
 
-async def attempts(kind: str, job: Job, width: int, count: int) -> None:
-    """Run `count` attempts, `width` at a time, each starting the next when it ends."""
+async def attempts(kind: str, jobs: list[Job], width: int) -> None:
+    """Run the jobs, `width` at a time, each starting the next when it ends."""
     finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    left = [count, count]  # to start, to end
+    waiting, unfinished = iter(jobs), len(jobs)
 
     def begin() -> None:
-        left[0] -= 1
-        task_type(kind).start(job, done)
+        job = next(waiting, None)
+        if job is not None:
+            task_type(kind).start(job, done)
 
     def done(outcome: Outcome) -> None:
-        assert outcome.state is AttemptState.SUCCEEDED, outcome
-        left[1] -= 1
-        if left[0]:
-            begin()
-        elif not left[1]:
+        nonlocal unfinished
+        unfinished -= 1
+        if outcome.state is not AttemptState.SUCCEEDED:
+            finished.set_exception(AssertionError(outcome.reason))
+        elif unfinished == 0:
             finished.set_result(None)
+        begin()
 
     for _ in range(width):
         begin()
@@ -84,8 +86,8 @@ async def attempts(kind: str, job: Job, width: int, count: int) -> None:
 
 
 def ours(kind: str, root: Path, width: int, count: int = COUNT, **config: Any) -> Callable[[], Callable[[], Any]]:
-    job = make_job(kind, root, **config)
-    return lambda: lambda: uvloop.run(attempts(kind, job, width, count))
+    jobs = [make_job(kind, root, task=number, **config) for number in range(count)]
+    return lambda: lambda: uvloop.run(attempts(kind, jobs, width))
 
 
 def bare(loop: Callable[[list[str]], None], *argv: str) -> Callable[[], Callable[[], Any]]:
