@@ -64,9 +64,11 @@ class LeastLoaded:
         self._rng = rng
 
     def choose(self, workers: Sequence[Worker]) -> Worker:
-        if len(workers) <= 2:
-            return min(workers, key=_load)
-        return min(self._rng.sample(workers, 2), key=_load)
+        count = len(workers)
+        first = int(self._rng.random() * count)
+        second = int(self._rng.random() * (count - 1))
+        one, other = workers[first], workers[second + (second >= first) if count > 1 else first]
+        return one if _load(one) <= _load(other) else other
 
 
 def _load(worker: Worker) -> float:

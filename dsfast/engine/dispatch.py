@@ -110,12 +110,11 @@ class Dispatcher:
 
     def _assign_group(self, group: Group) -> Iterator[tuple[Run, int, Worker]]:
         """Free slots everywhere come first; only then is what is left sent ahead, to wait at a worker."""
-        yield from self._fill(group, lambda worker: worker.free_slots)
+        yield from self._fill(group, [worker for worker in group.workers.values() if worker.has_slot], ahead=False)
         if group.queue:
-            yield from self._fill(group, lambda worker: worker.free)
+            yield from self._fill(group, [worker for worker in group.workers.values() if worker.free > 0], ahead=True)
 
-    def _fill(self, group: Group, room_of: Callable[[Worker], int]) -> Iterator[tuple[Run, int, Worker]]:
-        room = [worker for worker in group.workers.values() if room_of(worker) > 0]
+    def _fill(self, group: Group, room: list[Worker], *, ahead: bool) -> Iterator[tuple[Run, int, Worker]]:
         unwilling: list[tuple[Run, int]] = []
         while room and group.queue:
             run_id, task = group.queue.pop()
@@ -125,7 +124,7 @@ class Dispatcher:
                 unwilling.append((run, task))
                 continue
             yield run, task, worker
-            if room_of(worker) <= 0:
+            if not (worker.has_slot or (ahead and worker.free > 0)):
                 room.remove(worker)
         for run, task in unwilling:
             self.push(run, task)

@@ -76,10 +76,15 @@ class Plan:
         return {**self.params, **given}
 
 
+def digest_of(body: bytes) -> str:
+    """What a definition is known by."""
+    return hashlib.sha256(body).hexdigest()
+
+
 def compile_body(body: bytes) -> Plan:
     """Compile canonical JSON. Raises UsageError when it is not a workflow."""
     try:
-        return compile_plan(parse_canonical(body), hashlib.sha256(body).hexdigest())
+        return compile_plan(parse_canonical(body), digest_of(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"not a workflow: {error}") from None
 

@@ -82,7 +82,7 @@ def on_kill_answer(core: Core, e: Received, c: cmd.KillAnswer, fx: MasterEffects
 
 def on_credit(core: Core, e: Received, c: cmd.Credit, fx: MasterEffects) -> None:
     worker = core.dispatcher.workers.get(e.peer_id)
-    if worker is not None:
+    if worker is not None and not worker.draining:
         worker.limit = c.limit
 
 
@@ -90,6 +90,7 @@ def on_draining(core: Core, e: Received, c: cmd.Draining, fx: MasterEffects) -> 
     worker = core.dispatcher.workers.get(e.peer_id)
     if worker is not None:
         worker.draining = True
+        worker.limit = 0
 
 
 def on_deposed(core: Core, e: Received, c: cmd.Deposed, fx: MasterEffects) -> None:

@@ -8,7 +8,7 @@ from dsfast.engine.core import Core
 from dsfast.engine.effects import MasterEffects
 from dsfast.engine.events import Received
 from dsfast.engine.explain import explain
-from dsfast.engine.plan import Plan, compile_body
+from dsfast.engine.plan import Plan, compile_body, digest_of
 from dsfast.engine.run import Run
 from dsfast.errors import UsageError
 from dsfast.model import PARAMS_BYTES_MAX, RunState
@@ -33,9 +33,10 @@ def on_submit(core: Core, e: Received, c: cmd.Submit, fx: MasterEffects) -> None
 
 
 def _new_run(core: Core, c: cmd.Submit, fx: MasterEffects) -> Run:
-    plan = compile_body(c.workflow)
+    known = core.known_plan(digest_of(c.workflow))
+    plan = compile_body(c.workflow) if known is None else known
     _check_params(plan, c.params)
-    if core.known_plan(plan.digest) is None:
+    if known is None:
         fx.batch.definitions.append(DefinitionRow(plan.digest, plan.name, c.workflow))
     row = RunRow(
         id=core.ids.next(core.wall),

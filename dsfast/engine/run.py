@@ -27,15 +27,12 @@ from dsfast.wire.commands import Attempt
 class Live:
     """An attempt that has not ended. Without a worker it was given back unstarted and waits in the queue."""
 
-    __slots__ = ("kill_reason", "row")
+    __slots__ = ("key", "kill_reason", "row")
 
     def __init__(self, row: AttemptRow) -> None:
         self.row = row
+        self.key: Attempt = (row.run_id, row.task, row.attempt)
         self.kill_reason: str | None = None
-
-    @property
-    def key(self) -> Attempt:
-        return (self.row.run_id, self.row.task, self.row.attempt)
 
 
 @dataclass(slots=True)
@@ -50,10 +47,11 @@ class Run:
     """The state of one run, and the decisions that concern it alone."""
 
     __slots__ = (
-        "_inputs", "counts", "dag", "delayed", "failing", "failures", "live", "numbers", "outputs", "plan", "row",
+        "_inputs", "counts", "dag", "delayed", "failing", "failures", "id", "live", "numbers", "outputs", "plan", "row",
     )  # fmt: skip
 
     def __init__(self, row: RunRow, plan: Plan) -> None:
+        self.id = row.id
         self.row = row
         self.plan = plan
         self.dag = plan.dag()
@@ -65,10 +63,6 @@ class Run:
         self.counts: dict[AttemptState, int] = {}
         self.failing = False  # a task has failed for good and the workflow says to stop then
         self._inputs: bytes | None = None
-
-    @property
-    def id(self) -> int:
-        return self.row.id
 
     @property
     def stopping(self) -> bool:

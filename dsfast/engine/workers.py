@@ -19,16 +19,16 @@ class Worker:
         self.seen = False  # by a link or by the registry, at least once: then it is gone when neither sees it
         self.draining = False
         self.hungry = False  # whether it was last told that tasks wait for its credit
-        self.limit = 0
+        self.limit = 0  # what it has granted; 0 while it has no link or drains
         self.live: dict[Attempt, Live] = {}
         self.adopting: dict[Attempt, int] = {}  # what was bound to it when it was asked what it holds -> which time
 
     @property
     def free(self) -> int:
         """How many more attempts may be sent to it now."""
-        return self.limit - len(self.live) if self.linked and not self.draining else 0
+        return self.limit - len(self.live)
 
     @property
-    def free_slots(self) -> int:
-        """How many of these would start at once, as far as we know: other masters may use its slots, too."""
-        return min(self.free, self.member.slots - len(self.live))
+    def has_slot(self) -> bool:
+        """Whether one more would start at once, as far as we know: other masters may use its slots, too."""
+        return len(self.live) < self.limit and len(self.live) < self.member.slots

@@ -23,11 +23,11 @@ class Clock:
         heappush(self._heap, (self.now + seconds, self.calls, call, args))
         self.calls += 1
 
-    def run(self, until: float) -> bool:
-        """Make the calls up to this second; whether any are left for later."""
-        while self._heap and self._heap[0][0] <= until:
+    def run(self, until: float, calls_max: int) -> bool:
+        """Make the calls up to this second, or until so many were asked for; whether any are left."""
+        while self._heap and self._heap[0][0] <= until and self.calls <= calls_max:
             self.now, _, call, args = heappop(self._heap)
             call(*args)
-        if self._heap:
+        if self._heap and self.calls <= calls_max:
             self.now = until
         return bool(self._heap)
