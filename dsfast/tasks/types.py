@@ -42,7 +42,7 @@ def _load(name: str) -> TaskType:
         return cast(TaskType, getattr(import_module(module), attribute)())
     plug_ins = _plug_ins()
     if name not in plug_ins:
-        raise _unknown(name, [*_BUILT_IN, *plug_ins])
+        raise _unknown(name, sorted({*_BUILT_IN, *plug_ins}))
     return _checked(name, plug_ins[name])
 
 

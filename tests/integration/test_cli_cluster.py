@@ -167,8 +167,8 @@ def test_waiting_gives_up_when_told_to_and_cancelling_ends_it(dsfast: Dsfast, go
     assert done.returncode == Exit.TIMEOUT
     assert "goes on" in done.stderr
     stopped = dsfast("cancel", run, "--reason", "enough")
-    assert (stopped.returncode, stopped.stdout) == (0, f"run {run} cancelling\n")
-    assert f"dsfast wait {run}" in stopped.stderr
+    assert stopped.returncode == 0
+    assert stopped.stdout in (f"run {run} cancelling\n", f"run {run} cancelled\n")  # its end may be quicker than the answer
     ended = dsfast("wait", run, good)
     assert ended.returncode == Exit.RUN_CANCELLED
     assert "(enough)" in ended.stdout
