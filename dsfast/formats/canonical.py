@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ from dsfast.formats.settings import mismatch
 from dsfast.model import Task, Workflow
 
 _WHERE = " - at `$"
+_STEP = re.compile(r"\.([^.\[\]`]+)|\[(\d+)\]")
 
 
 def parse_body(body: bytes, file: str | None = None) -> Workflow:
@@ -44,7 +47,10 @@ def _normal(workflow: Workflow) -> Workflow:
 
 def _mismatches(body: bytes, first: str, file: str | None) -> list[Problem]:
     """Every value of a wrong type; msgspec stops at the first."""
-    value = msgspec.json.decode(body)
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return [Problem(f"this is not JSON: {mismatch(first)}", file)]
     findings = Findings()
     if isinstance(value, dict):
         _check_fields(value, Workflow, (), findings, skip="tasks")
@@ -82,8 +88,13 @@ def _check_whole(value: Any, kind: Any, at: Path, findings: Findings) -> None:
             _check_fields(value, kind, at, findings, skip="config")
         else:
             message, _, where = str(error).partition(_WHERE)
-            inner = tuple(part for part in where.rstrip("`").split(".") if part)
-            findings.add((*at, *inner), mismatch(message, value))
+            findings.add((*at, *_inner_path(where)), mismatch(message, value))
+
+
+def _inner_path(where: str) -> Iterator[str | int]:
+    """The parts of a place such as `.retry.limit` or `[2]`, as msgspec writes it."""
+    for key, position in _STEP.findall(where):
+        yield key or int(position)
 
 
 def _yaml_hint(body: bytes) -> str | None:

@@ -82,11 +82,7 @@ def _check_params(workflow: Workflow, findings: Findings) -> None:
     if nested_beyond(workflow.params):
         findings.add(("params",), f"the values are nested more than {NESTING_MAX} deep")
         return
-    try:
-        sizes = {name: len(msgspec.json.encode(value)) for name, value in workflow.params.items()}
-    except (OverflowError, TypeError, ValueError) as error:
-        findings.add(("params",), f"a value cannot be written as JSON: {error}")
-        return
+    sizes = {name: _json_size(value, name, findings) for name, value in workflow.params.items()}
     if (total := sum(sizes.values())) > PARAMS_BYTES_MAX:
         largest = max(sizes, key=lambda name: sizes[name])
         findings.add(
@@ -95,6 +91,18 @@ def _check_params(workflow: Workflow, findings: Findings) -> None:
             f"{_megabytes(PARAMS_BYTES_MAX)} are allowed, because they travel with every attempt",
             "put the data into a file or a table and pass its name",
         )
+
+
+def _json_size(value: object, name: str, findings: Findings) -> int:
+    """How long the value is as JSON; a value that comes back from JSON as another one is a finding."""
+    try:
+        encoded = msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        findings.add(("params", name), f"cannot be written as JSON: {error}")
+        return 0
+    if msgspec.json.decode(encoded) != value:
+        findings.add(("params", name), "is not a JSON value: it would arrive as another one")
+    return len(encoded)
 
 
 def _check_task(task: Task, at: Path, findings: Findings) -> None:

@@ -14,6 +14,8 @@ from dsfast.errors import NotFound, Problem, UsageError
 from dsfast.formats.findings import PROBLEMS_MAX
 from dsfast.formats.yaml_workflow import load_file, load_workflow, parse_body
 from dsfast.model import OnFailure, Priority, Retry, Task, Workflow, canonical
+from dsfast.tasks.shell import ShellConfig, ShellTask
+from dsfast.tasks.templates import fill
 
 
 def head(tasks: str, params: str = "") -> str:
@@ -322,6 +324,51 @@ def test_transitive_needs_allow_reading_outputs() -> None:
             "  d: {script: 'echo {{ tasks[\"a\"].rows }}', needs: c}\n"
         )
     )
+
+
+FILLABLE = [
+    "echo {{ params.day }} {{ run.id }} {{ task.name }} {{ task.attempt }}",
+    'echo {{ tasks["load-data"].rows | raw }} {{ tasks.other.rows + 1 }}',
+    "{% for n in range(params.day) %}{{ loop.index }}{% endfor %}{{# params.nothing #}}${#x[@]}",
+    "{% raw %}{{ .Names }} {{ params.nothing }}{% endraw %}",
+    "{% set x = params.day %}{% if x is number %}{{ x | default(1) }}{% endif %}",
+]
+UNFILLABLE = [
+    "{{ .Names }}",
+    "{{ nothing.x }}",
+    "{{ params.nothing }}",
+    "{{ tasks.nothing.x }}",
+    "{{ run.id",
+    "{% if %}",
+]
+
+
+def with_script(script: str) -> str:
+    parents = "  other: {script: x}\n  load-data: {script: x}\n"
+    return head(f"{parents}  a: {{needs: [other, load-data], script: {json.dumps(script)}}}\n", params="day: 3")
+
+
+def filled(script: str) -> str:
+    context = {
+        "params": {"day": 3},
+        "tasks": {"other": {"rows": 1}, "load-data": {"rows": 2}},
+        "run": {"id": "r"},
+        "task": {"name": "a", "attempt": 1},
+    }
+    return fill(ShellTask(), ShellConfig(script=script), {}, context)[0].script
+
+
+@pytest.mark.parametrize("script", FILLABLE)
+def test_templates_that_pass_can_be_filled_in(script: str) -> None:
+    load_workflow(with_script(script))
+    assert filled(script)
+
+
+@pytest.mark.parametrize("script", UNFILLABLE)
+def test_templates_that_cannot_be_filled_in_do_not_pass(script: str) -> None:
+    with pytest.raises(UsageError):
+        filled(script)
+    assert problems(with_script(script))[0].field == "tasks.a.script"
 
 
 # -- text that is not a workflow at all -----------------------------------------------------------------
