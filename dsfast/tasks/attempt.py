@@ -84,6 +84,7 @@ class Attempt:
         """Report the end; a kill that came before it decides what it is called."""
         if self._killed is not None:
             state, sentence, values = AttemptState.KILLED, self._killed, b""
+            self.log.say(f"killed: {sentence}")
         self.process = None
         self._done(Outcome(state, code, sentence, values, self._started_at, time.time()))
 

@@ -82,6 +82,7 @@ class PythonAttempt(Attempt):
         except OSError as error:
             raise StartFailed(f"this worker cannot write the log of a task: {error}") from error
         try:
+            os.stat(job.workdir)
             interpreter = find_program(interpreter, job.env.get("PATH", DEFAULT_PATH))
             path = tuple(os.path.abspath(job.workdir / entry) for entry in config.path)
             child = self._pool.take((interpreter, path), fresh=not config.reuse, output=output, env=job.env)

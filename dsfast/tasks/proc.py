@@ -40,18 +40,39 @@ def prctl(option: int, value: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def listed_children() -> bytes:
+    """Our own children, orphans included, as the kernel lists them: each number followed by a space."""
+    try:
+        fd = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # a kernel without these files
+        return b"".join(b"%d " % pid for pid in children_by_scan(os.getpid()))
+    try:
+        listed = b""
+        while part := os.read(fd, 65536):
+            listed += part
+        return listed
+    finally:
+        os.close(fd)
+
+
 def children(pid: int) -> list[int]:
     """The children of any thread of this process, dead and unreaped ones included; empty when it is gone."""
+    if not _HAS_CHILDREN_FILES:
+        return children_by_scan(pid)
     found: list[int] = []
     for thread in _threads(pid):
         try:
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found.extend(map(int, file.read().split()))
-        except FileNotFoundError:  # the thread has ended, or this kernel has no such file
+        except (FileNotFoundError, ProcessLookupError):  # the thread has ended
             continue
-        except ProcessLookupError:
-            continue
-    return found if found or _HAS_CHILDREN_FILES else _children_by_scan(pid)
+    return found
+
+
+def children_by_scan(pid: int) -> list[int]:
+    """The same by a look at every process, for kernels that do not list children."""
+    everyone = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return [other for other in everyone if (seen := stat(other)) is not None and seen.parent == pid]
 
 
 def descendants(roots: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -112,11 +133,6 @@ def _threads(pid: int) -> list[str]:
         return os.listdir(f"/proc/{pid}/task")
     except (FileNotFoundError, ProcessLookupError):
         return []
-
-
-def _children_by_scan(pid: int) -> list[int]:
-    everyone = (int(name) for name in os.listdir("/proc") if name.isdigit())
-    return [other for other in everyone if (seen := stat(other)) is not None and seen.parent == pid]
 
 
 _HAS_CHILDREN_FILES = os.path.exists(f"/proc/self/task/{os.getpid()}/children")

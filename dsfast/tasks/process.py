@@ -233,13 +233,12 @@ class _Children:
         self.null = -1
         self._orphans: dict[int, set[Process]] = {}  # pid -> the processes it may descend from
         self._foreign: set[int] = set()
-        self._path = ""
+        self._prepared = 0  # the process id for which it is done: a fork has to do it again
         self._reaped_at = 0.0
 
     def prepare(self) -> None:
         """Become the parent of orphans, once per operating system process. Raises OSError."""
-        path = f"/proc/self/task/{os.getpid()}/children"  # orphans go to the first thread
-        if path == self._path:
+        if self._prepared == os.getpid():
             self._know_others()
             return
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # as inherited; the dead would vanish unseen
@@ -248,7 +247,7 @@ class _Children:
         self.null = os.open("/dev/null", os.O_RDWR)
         while self.null < 3:  # descriptors 0 to 2 are not free for other uses in a process that starts others
             self.null = os.dup(self.null)
-        self._path = path
+        self._prepared = os.getpid()
         self._know_others()
 
     def _know_others(self) -> None:
@@ -285,7 +284,7 @@ class _Children:
 
     def _sort(self) -> None:
         """Tell our children apart. When there are none but main processes, this is one read and one count."""
-        listed = self._listed()
+        listed = proc.listed_children()
         if not self._orphans and not self._foreign and listed.count(b" ") == len(self.mains):
             return
         pids = set(map(int, listed.split()))
@@ -298,16 +297,6 @@ class _Children:
                 self._orphans[pid] = owners
             else:
                 self._foreign.add(pid)
-
-    def _listed(self) -> bytes:
-        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            listed = b""
-            while part := os.read(fd, 65536):
-                listed += part
-            return listed
-        finally:
-            os.close(fd)
 
     def _owners(self, pid: int) -> set[Process]:
         seen = proc.stat(pid)

@@ -56,7 +56,7 @@ def _unknown(name: str, known: list[str]) -> UsageError:
     from difflib import get_close_matches
 
     close = get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
     return UsageError(Problem(f"there is no task type {name!r}", hint=hint))
 
 

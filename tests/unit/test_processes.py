@@ -17,6 +17,7 @@ import uvloop
 
 from dsfast.ids import run_text
 from dsfast.model import AttemptState, Outcome
+from dsfast.tasks import proc
 from dsfast.tasks.base import StartFailed
 from tests.attempts import DEADLINE_SECONDS, RUN, carrying, exists, make_job, read_fifo, run, start
 
@@ -189,7 +190,7 @@ def test_a_kill_asks_first_and_waits_for_children_that_clean_up(
 ) -> None:
     outcome = runner.run(killed(tmp_path, f"{session}{sys.executable} cleaner.py & wait", 1000))
     assert (outcome.state, outcome.exit_code) == (AttemptState.KILLED, 143)
-    assert (tmp_path / "1.log").read_text() == "cleaned\n"
+    assert (tmp_path / "1.log").read_text() == "cleaned\ndsfast: killed: enough\n"
 
 
 def test_a_task_that_exits_by_itself_after_being_asked_counts_as_killed(runner: asyncio.Runner, tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_a_second_kill_can_only_hurry(runner: asyncio.Runner, tmp_path: Path) ->
 
 def test_a_stopped_task_can_be_killed_gently(runner: asyncio.Runner, tmp_path: Path) -> None:
     runner.run(killed(tmp_path, "trap 'echo cleaned; exit' TERM; (kill -STOP $$; echo > fifo) & wait; wait", 1000))
-    assert (tmp_path / "1.log").read_text() == "cleaned\n"
+    assert (tmp_path / "1.log").read_text() == "cleaned\ndsfast: killed: enough\n"
 
 
 def test_a_kill_after_the_end_changes_nothing(runner: asyncio.Runner, tmp_path: Path) -> None:
@@ -387,3 +388,17 @@ def test_five_hundred_processes_leave_no_descriptor_and_no_zombie(runner: asynci
     for _ in range(10):
         runner.run(wave(25))
     assert kept() == before
+
+
+def test_children_are_found_without_the_kernels_lists_too() -> None:
+    child = subprocess.Popen(["sh", "-c", "sleep 1000 & wait"])
+    try:
+        while not proc.children(child.pid):
+            os.sched_yield()
+        assert child.pid in proc.children_by_scan(os.getpid())
+        assert proc.children_by_scan(child.pid) == proc.children(child.pid)
+        assert sorted(map(int, proc.listed_children().split())) == sorted(proc.children_by_scan(os.getpid()))
+    finally:
+        for pid in [*proc.children(child.pid), child.pid]:
+            os.kill(pid, signal.SIGKILL)
+        child.wait()

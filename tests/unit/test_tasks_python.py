@@ -171,6 +171,12 @@ async def test_failures_have_a_reason_in_one_line_and_the_rest_is_in_the_log(
     assert "python_child" not in log
 
 
+async def test_a_working_directory_that_does_not_exist_fails_the_attempt(tasks: Tasks, tmp_path: Path) -> None:
+    outcome, _ = await tasks.run("result = 1", workdir=tmp_path / "nonesuch")
+    assert outcome.state is AttemptState.FAILED
+    assert outcome.reason == f"the working directory {tmp_path}/nonesuch does not exist on this worker"
+
+
 async def test_leaving_with_success_is_success(tasks: Tasks) -> None:
     outcome, _ = await tasks.run("raise SystemExit")
     assert (outcome.state, outcome.exit_code) == (AttemptState.SUCCEEDED, 0)
