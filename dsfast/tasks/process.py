@@ -38,6 +38,7 @@ RETRY_SECONDS = 0.05  # when there is no descriptor left to watch a dying proces
 SHORTAGES = frozenset(
     {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 )
+STATUS_LOST = 255  # other code of this program has reaped our child, and its exit code with it
 
 ExitStatus = int  # an exit code, or minus the number of the signal that ended it
 _HERTZ = os.sysconf("SC_CLK_TCK")
@@ -124,10 +125,14 @@ class Process:
             self._settle_soon()
 
     def _on_exit(self) -> None:
-        exited = os.waitid(os.P_PIDFD, self._fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if exited is None:
-            return
-        self.status = exited.si_status if exited.si_code == os.CLD_EXITED else -exited.si_status
+        try:
+            exited = os.waitid(os.P_PIDFD, self._fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            self.status = STATUS_LOST
+        else:
+            if exited is None:
+                return
+            self.status = exited.si_status if exited.si_code == os.CLD_EXITED else -exited.si_status
         self._loop.remove_reader(self._fd)  # before it is closed: the number may be given out again at once
         os.close(self._fd)
         if self._kill_at is None:
@@ -182,7 +187,8 @@ class Process:
                 timer.cancel()
         for pid in list(self._watched):
             self._unwatch(pid)
-        os.waitpid(self.pid, 0)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
         _children.forget(self)
         self._ended(self.status)
 
@@ -207,11 +213,15 @@ def start_process(
         pid = spawn(argv, env, workdir, (_children.null, output, output, *extra))
     except OSError as error:
         raise shortage(error) from error
+    fd = -1
     try:
-        process = Process(pid, os.pidfd_open(pid), marks, ended)
+        fd = os.pidfd_open(pid)
+        process = Process(pid, fd, marks, ended)
     except OSError as error:
         os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        if fd >= 0:
+            os.close(fd)
         raise shortage(error) from error
     process.working_since = since  # before its own start, so that nothing it starts can be older
     _children.mains[pid] = process

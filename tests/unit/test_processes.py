@@ -371,6 +371,17 @@ def test_running_out_of_descriptors_while_tasks_run_delays_their_end_and_loses_n
     assert runner.run(body()).exit_code == 3
 
 
+def test_an_exit_code_that_other_code_has_taken_is_a_failure_not_a_hang(runner: asyncio.Runner, tmp_path: Path) -> None:
+    async def body() -> Outcome:
+        os.mkfifo(tmp_path / "fifo")
+        job = make_job("shell", tmp_path, script="echo $$ > fifo")
+        _, outcome = start("shell", job)
+        os.waitpid(int((tmp_path / "fifo").read_text()), 0)  # noqa: ASYNC222 - as rude code would
+        return await asyncio.wait_for(outcome, DEADLINE_SECONDS)
+
+    assert runner.run(body()).exit_code == 255
+
+
 # -- that nothing stays -----------------------------------------------------------------------------------
 
 
