@@ -19,6 +19,7 @@ from dsfast.errors import Problem, UsageError
 from dsfast.model import (
     BACKOFF_MAX,
     DURATION_SECONDS_MAX,
+    NAME_LENGTH_MAX,
     RETRIES_MAX,
     TASKS_MAX,
     OnFailure,
@@ -120,6 +121,8 @@ def compile_plan(workflow: Workflow, digest: str) -> Plan:
 def _refuse_impossible(workflow: Workflow) -> None:
     if len(workflow.tasks) > TASKS_MAX:
         raise UsageError(f"workflow {workflow.name!r} has {len(workflow.tasks):,} tasks; the most is {TASKS_MAX:,}")
+    if max(len(workflow.name), *(len(task.name) for task in workflow.tasks), 0) > NAME_LENGTH_MAX:
+        raise UsageError(f"a name in workflow {workflow.name[:20]!r} is longer than {NAME_LENGTH_MAX} characters")
     for task in workflow.tasks:
         retry, timeout = task.retry, DURATION_SECONDS_MAX if task.timeout is None else task.timeout
         longest, shortest = max(task.delay, retry.delay, retry.delay_max), min(task.delay, retry.delay, retry.delay_max)

@@ -10,6 +10,7 @@ That a task runs is written only if it still runs START_FLUSH_SECONDS later, tog
 from __future__ import annotations
 
 from dsfast.engine.core import Core
+from dsfast.engine.credible import believed, moment, short
 from dsfast.engine.effects import MasterEffects
 from dsfast.engine.events import Received, RunsEnded
 from dsfast.engine.run import Live, Run
@@ -29,7 +30,7 @@ def on_started(core: Core, e: Received, c: cmd.Started, fx: MasterEffects) -> No
         fx.sends.append((e.peer_id, 0, cmd.StartedAck(*key)))
         return
     live.row.state = next_state(ATTEMPT_STEPS, live.row.state, Step.START, key)
-    live.row.started_at = c.started_at
+    live.row.started_at = moment(c.started_at, core.wall)
     if not core.starts:
         core.deadlines.set(FLUSH, core.now + START_FLUSH_SECONDS)
     core.starts[key] = (live, e.peer_id)
@@ -54,7 +55,7 @@ def on_result(core: Core, e: Received, c: cmd.Result, fx: MasterEffects) -> None
     fx.sends.append((e.peer_id, 0, cmd.ResultAck(*key)))
     if live is None:
         return
-    row, outcome = live.row, c.outcome
+    row, outcome = live.row, believed(c.outcome)
     row.started_at = outcome.started_at or row.started_at
     row.exit_code = outcome.exit_code
     row.outputs = bytes(outcome.outputs) or None
@@ -67,7 +68,10 @@ def on_refused(core: Core, e: Received, c: cmd.Refused, fx: MasterEffects) -> No
     if live is None:
         return
     run = core.runs[c.run_id]
-    live.row.reason = c.reason
+    if live.row.state is AttemptState.RUNNING:  # it said that it runs: whatever it means, that number is used up
+        core.settle(run, live, Step.LOSE, f"its worker gave it back after its start: {short(c.reason)}", core.wall, fx)
+        return
+    live.row.reason = short(c.reason)
     wait = core.dispatcher.refused(run, c.task, e.peer_id, retry_here=c.retry_here)
     core.give_back(run, live, wait, fx)
 

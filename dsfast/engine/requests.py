@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from dsfast.engine.core import Core
+from dsfast.engine.credible import short
 from dsfast.engine.effects import MasterEffects
 from dsfast.engine.events import Received
 from dsfast.engine.explain import explain
 from dsfast.engine.plan import Plan, compile_body, digest_of
 from dsfast.engine.run import Run
 from dsfast.errors import UsageError
-from dsfast.model import PARAMS_BYTES_MAX, RunState
+from dsfast.model import DURATION_SECONDS_MAX, NAME_LENGTH_MAX, PARAMS_BYTES_MAX, RunState
 from dsfast.rows import DefinitionRow, RunRow
 from dsfast.wire import commands as cmd
 
@@ -36,6 +37,8 @@ def _new_run(core: Core, c: cmd.Submit, fx: MasterEffects) -> Run:
     known = core.known_plan(digest_of(c.workflow))
     plan = compile_body(c.workflow) if known is None else known
     _check_params(plan, c.params)
+    if c.idempotency_key is not None and not 0 < len(c.idempotency_key) <= NAME_LENGTH_MAX:
+        raise UsageError(f"an idempotency key has 1 to {NAME_LENGTH_MAX} characters")
     if known is None:
         fx.batch.definitions.append(DefinitionRow(plan.digest, plan.name, c.workflow))
     row = RunRow(
@@ -76,7 +79,8 @@ def on_cancel(core: Core, e: Received, c: cmd.Cancel, fx: MasterEffects) -> None
         fx.sends.append((e.peer_id, e.request_id, _not_owner(core)))
         return
     fx.sends.append((e.peer_id, e.request_id, cmd.Done(run.id)))
-    core.cancel(run, c.reason, c.grace, fx)
+    grace = c.grace if c.grace is not None and 0 <= c.grace <= DURATION_SECONDS_MAX else None
+    core.cancel(run, short(c.reason), grace, fx)
 
 
 def on_explain(core: Core, e: Received, c: cmd.Explain, fx: MasterEffects) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 A, R = AttemptState, RunState
 TIMED_OUT = "timed out"
+SKEW_SECONDS = 4.5  # every host's idea of the time of day is off by up to two seconds
 
 
 class Broken(AssertionError):
@@ -101,6 +102,8 @@ class Checks:
             _hold(legal, f"an attempt moves along its table: {old.state.name} to {new.state.name}", *key[:2])
         if new.state.final and (old is None or not old.state.final):
             self._check_end(key, new)
+        if new.state is A.DISPATCHED and old != new:
+            self._check_dispatch(key, new)
 
     def _check_number(self, key: Attempt) -> None:
         run_id, task, number = key
@@ -110,6 +113,18 @@ class Checks:
         failures = sum(row.state is A.FAILED for row in earlier)
         limit = self.workflow(run_id).tasks[task].retry.limit
         _hold(failures <= limit, f"{key} is retry {failures} of {limit}", run_id, task)
+
+    def _check_dispatch(self, key: Attempt, row: AttemptRow) -> None:
+        """Not in a run that stops, and not before its time; clocks differ by up to SKEW_SECONDS."""
+        run_id, at, number = key
+        run, task = self._world.store.runs[run_id], self.workflow(run_id).tasks[at]
+        _hold(run.state is R.RUNNING, f"{key} is dispatched in a run that is {run.state.name}", run_id, at)
+        due = run.created_at + task.delay
+        failures = [each for each in self._rows(run_id, at) if each.attempt < number and each.state is A.FAILED]
+        if failures and failures[-1].attempt == number - 1:
+            due = (failures[-1].ended_at or 0.0) + task.retry.wait(len(failures))
+        early = due - (row.dispatched_at or 0.0)
+        _hold(early <= SKEW_SECONDS, f"{key} is dispatched {early:.1f} s too early", run_id, at)
 
     def _check_end(self, key: Attempt, row: AttemptRow) -> None:
         _hold(self._alive.get(key[:2]) != key, f"{key} became {row.state.name} while its process runs", *key[:2])

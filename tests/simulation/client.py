@@ -24,7 +24,7 @@ class Client:
         self._world = world
         self._requests: dict[int, cmd.Command] = {}  # not answered yet
         self._count = 0
-        self._next_try: dict[int, int] = {}  # request -> number of the only try that is due: a failure brings it forward
+        self._next_try: dict[int, int] = {}  # request -> number of the one try that is due; a failure brings it forward
         self.accepted: dict[str, int] = {}  # idempotency key -> run
         self.anonymous = 0  # runs accepted without a key
         self.unwanted: set[int] = set()  # runs that a cancel was asked for
