@@ -68,7 +68,8 @@ class Claimed:
 class RunsLost:
     """Writes of ours under these epochs (run id -> epoch) were refused: another master owns the runs by now.
 
-    Unless, that is, we have taken them over in the meantime under a higher epoch.
+    Unless, that is, we have taken them over in the meantime under a higher epoch. Comes first in its turn: a run
+    whose writes were refused looks settled in memory, and must not be spoken for once more.
     """
 
     epochs: dict[int, int]

@@ -167,6 +167,11 @@ class WorkerEngine:
         fx.kills.append(KillOrder(held.key, grace, held.reason))
 
     def _on_adopt(self, peer: str, c: cmd.Adopt, fx: WorkerEffects) -> None:
+        """Report on these runs, and show what nobody else may be waiting for: perhaps its run has ended.
+
+        A result that its master does not acknowledge is such a thing, too: the master may have lost the run to one
+        that had no link to us, and that has ended it since.
+        """
         admitted = {run_id for run_id, epoch in c.runs if self._admit(peer, run_id, epoch, fx)}
         mine, strays = [], []
         for held in self.held.values():
@@ -174,7 +179,7 @@ class WorkerEngine:
             if held.execute.run_id in admitted:
                 held.told = False
                 mine.append(held)
-            elif binding.master == peer or binding.master not in self.masters:
+            elif binding.master == peer or binding.master not in self.masters or held.phase is Phase.ENDED:
                 strays.append(held)
         for held in mine:
             self._report(held, fx)

@@ -37,6 +37,12 @@ class Inbox:
         if self._waiter is not None:  # only the first event of a turn finds it
             self._wake()
 
+    def put_first(self, event: Event) -> None:
+        """Add an event before all others: what is behind it must be seen in its light."""
+        self._events.insert(0, event)
+        if self._waiter is not None:
+            self._wake()
+
     async def batch(self, until: float | None = None) -> list[Event]:
         """All events that are there, in order; at most `batch_events_max`, the rest comes next time.
 

@@ -97,7 +97,7 @@ class Master:
         committed = await self._commit(fx.batch)
         gone = amend(fx, committed)
         if gone:
-            self.inbox.put(ev.RunsLost(gone))
+            self.inbox.put_first(ev.RunsLost(gone))  # what it decides of such a run from now on is void
         if committed.lost:
             log_event(self.log, "runs_lost", level=logging.WARNING, runs=",".join(map(run_text, committed.lost)))
         self._log_runs(fx, gone)

@@ -48,6 +48,12 @@ class Host:
             self.inbox.append(event)
             self._turn_soon()
 
+    def put_first(self, event: Event) -> None:
+        """Tell the engine something before all that it has not been told yet."""
+        if self.alive:
+            self.inbox.insert(0, event)
+            self._turn_soon()
+
     def rest(self, wake_at: float | None) -> None:
         """The turn is over: the next comes with the next event, or at this monotonic second."""
         self.busy = False

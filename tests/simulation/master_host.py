@@ -78,7 +78,7 @@ class MasterHost(Host):
         world = self.world
         gone = amend(fx, committed)
         if gone:
-            self.put(ev.RunsLost(gone))
+            self.put_first(ev.RunsLost(gone))
         for count, (peer, request_id, command) in enumerate(fx.sends):
             if count == self.crash_after and fx.batch:
                 self.flush()

@@ -247,6 +247,17 @@ def test_a_run_that_is_lost_is_forgotten_at_once() -> None:
     assert desk.core.deadlines.at(("open", key[0], 1)) is None
 
 
+def test_a_result_that_was_settled_but_not_written_is_not_acknowledged_when_it_comes_again() -> None:
+    """The loss comes first in its turn: in memory the attempt has ended, in the store it has not."""
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"), task("u", "t"))))
+    desk.store.claim("n@1", (), lambda run: True)
+    desk.ended("w", key)
+    assert desk.committed.lost == {key[0]}
+    fx = desk.step(ev.RunsLost({key[0]: 1}), desk.end("w", key))
+    assert (fx.sends, fx.lookups) == ([], [("w@1", key)])
+
+
 def test_a_loss_of_what_was_taken_back_since_is_old_news() -> None:
     """Simulation seed 2871."""
     desk = Desk(W)

@@ -196,10 +196,13 @@ def test_what_is_held_for_a_master_that_is_gone_is_shown_to_whoever_asks() -> No
     assert sent(fx, cmd.Holding) == [cmd.Holding((), (), 1), cmd.Holding((), (KEY,))]
 
 
-def test_what_is_held_for_another_linked_master_is_not_shown() -> None:
+def test_what_runs_for_another_linked_master_is_not_shown_but_what_that_one_leaves_unacknowledged_is() -> None:
+    """Simulation seed 23593: that one had lost the run, and who had won it ended it without a link to us."""
     bench = Bench("owner", "m")
     bench.hears("owner", execute())
     assert sent(bench.hears("m", cmd.Adopt((), 1)), cmd.Holding) == [cmd.Holding((), (), 1)]
+    bench.ended(KEY)
+    assert sent(bench.hears("m", cmd.Adopt((), 2)), cmd.Holding) == [cmd.Holding((), (), 2), cmd.Holding((), (KEY,))]
 
 
 # -- kills ----------------------------------------------------------------------------------------------------------

@@ -36,6 +36,19 @@ async def test_a_batch_waits_for_the_first_event_and_takes_those_that_came_with_
     assert await waiting == [dead(1), dead(2)]
 
 
+async def test_what_is_put_first_comes_before_what_was_there_and_ends_the_wait() -> None:
+    inbox = Inbox(batch_events_max=2)
+    for number in range(3):
+        inbox.put(dead(number))
+    inbox.put_first(dead(9))
+    assert await inbox.batch() == [dead(9), dead(0)]
+    assert await inbox.batch() == [dead(1), dead(2)]
+    waiting = asyncio.ensure_future(inbox.batch())
+    await asyncio.sleep(0)
+    inbox.put_first(dead(10))
+    assert await waiting == [dead(10)]
+
+
 async def test_a_batch_is_bounded_and_the_rest_comes_next() -> None:
     inbox = Inbox(batch_events_max=3)
     for number in range(7):
