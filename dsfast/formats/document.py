@@ -45,6 +45,7 @@ _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
 }
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}
 _TEXT_TAGS = {"tag:yaml.org,2002:str", "!"}
+_NESTED = f"the values are nested more than {NESTING_MAX} deep here"
 _CONTAINER_TAGS = {None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
 
@@ -94,39 +95,50 @@ class _Refusal(Exception):
 class _Frame:
     """A mapping or sequence that is being filled."""
 
-    __slots__ = ("anchor", "key", "lines", "merged", "merging", "size", "value", "verbatim")
+    __slots__ = ("anchor", "depth", "is_list", "key", "lines", "merged", "merging", "size", "value", "verbatim")
 
     def __init__(self, value: dict[str, Any] | list[Any], anchor: str | None, verbatim: bool) -> None:
-        self.value: Any = value  # a dict or a list
-        self.anchor = anchor
-        self.verbatim = verbatim
-        self.key: str | None = None  # of a mapping: the key whose value comes next
-        self.lines: dict[str, int] = {}  # of a mapping: where its keys stand
+        self.value: Any = value
+        self.is_list = value.__class__ is list
+        self.key: str | None = "" if self.is_list else None  # whose value comes next; None: a key comes next
+        self.lines: dict[str, int] = {}  # where the keys of a mapping stand
         self.merging = False  # whether the value that comes next is one to merge
         self.merged: list[Any] = []
-        self.size = 1  # what an alias of it would stand for, in characters
+        self.anchor = anchor
+        self.verbatim = verbatim
+        self.size = 1  # what an alias of it stands for, in characters
+        self.depth = 1  # brackets in brackets, itself included
 
 
-_UNFINISHED = object()  # what an anchor stands for until its value is complete
+_Anchor = tuple[Any, int, int]  # a value, its size, its depth
+_UNFINISHED: _Anchor = (None, 0, 0)  # what an anchor stands for until its value is complete
 
 
 class _Builder:
     """Turns events into values."""
 
     def __init__(self, verbatim: Collection[Path]) -> None:
-        self.root: Any = None
         self.faults: list[Fault] = []
-        self._stack: list[_Frame] = []
-        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._top = _Frame([], None, verbatim=False)  # holds the document's value
+        self._frame = self._top
+        self._outer: list[_Frame] = []
+        self._anchors: dict[str, _Anchor] = {}
         self._aliased = 0
         self._documents = 0
         self._verbatim = verbatim
         self._verbatim_keys = {path[-1] for path in verbatim}
 
+    @property
+    def root(self) -> Any:
+        return self._top.value[0] if self._top.value else None
+
     def take(self, event: Any) -> None:
         kind = event.__class__
         if kind is ScalarEvent:
-            self._take_scalar(event)
+            if self._frame.key is None:
+                self._take_key(event)
+            else:
+                self._take_scalar(event)
         elif kind is MappingStartEvent:
             self._open({}, event)
         elif kind is SequenceStartEvent:
@@ -140,95 +152,100 @@ class _Builder:
             if self._documents > 1:
                 raise _Refusal(event, "a second document starts here (`---`)", "one file holds one workflow")
 
+    def _take_key(self, event: Any) -> None:
+        frame, key = self._frame, event.value
+        frame.key = key
+        frame.size += len(key) + 1
+        if key == "<<" and not event.style:
+            frame.merging = True
+        line = event.start_mark.line + 1
+        first = frame.lines.setdefault(key, line)
+        if key in frame.value:
+            self._fault(event, f"the key `{key[:80]}` stands twice in one mapping, here and in line {first}")
+
     def _take_scalar(self, event: Any) -> None:
-        text: str = event.value
-        frame = self._stack[-1] if self._stack else None
-        if frame is not None and frame.key is None and frame.value.__class__ is dict:
-            self._take_key(frame, text, event)
-            return
-        value: Any = text
-        if event.tag is not None and event.tag not in _TEXT_TAGS and event.tag not in _TAGS:
-            raise _Refusal(event, f"the tag {event.tag} is not supported", "write the plain value")
-        if frame is not None and frame.verbatim:
-            value = text if text or event.style else ""
-        elif (not event.style and event.tag is None) or event.tag in _TAGS:
+        text = event.value
+        if event.tag is not None:
+            value = self._tagged(text, event)
+        elif event.style or self._frame.verbatim:
+            value = text
+        else:
             value = self._resolved(text, event)
         if event.anchor is not None:
-            self._anchors[event.anchor] = (value, len(text) + 1)
-        self._add(frame, value, len(text) + 1)
+            self._anchors[event.anchor] = (value, len(text) + 1, 0)
+        self._add(value, len(text) + 1, 0)
+
+    def _tagged(self, text: str, event: Any) -> Any:
+        if event.tag in _TAGS:
+            return self._resolved(text, event)
+        if event.tag not in _TEXT_TAGS:
+            raise _Refusal(event, f"the tag {event.tag} is not supported", "write the plain value")
+        return text
 
     def _resolved(self, text: str, event: Any) -> Any:
-        if text in _WORDS:
-            return _WORDS[text]
-        if text[0] not in _NUMBER_STARTS:
-            return text
+        if text[:1] in _NUMBER_STARTS:
+            return self._number(text, event)
+        return _WORDS.get(text, text)
+
+    def _number(self, text: str, event: Any) -> Any:
+        """The number, or the text if it only begins like one."""
+        quoting = "put it in quotes to keep it as text"
         if _INTEGER.fullmatch(text):
             value = int(text) if len(text) < 25 else INTEGER_MAX + 1
             if INTEGER_MIN <= value <= INTEGER_MAX:
                 return value
-            self._fault(
-                event, f"the number {text[:40]} does not fit into 64 bits", "put it in quotes to keep it as text"
-            )
+            self._fault(event, f"the number {text[:40]} does not fit into 64 bits", quoting)
             return 0
-        if _FLOAT.fullmatch(text) and len(text) < 400 and math.isfinite(number := float(text)):
+        if not _FLOAT.fullmatch(text) and not _SPECIAL_FLOAT.fullmatch(text):
+            return text
+        if text[-1] not in "fFnN" and len(text) < 400 and math.isfinite(number := float(text)):
             return number
-        if _SPECIAL_FLOAT.fullmatch(text) or _FLOAT.fullmatch(text):
-            self._fault(event, f"{text[:40]} is not a finite number", "put it in quotes to keep it as text")
-            return 0
-        return text
+        self._fault(event, f"{text[:40]} is not a finite number", quoting)
+        return 0
 
-    def _take_key(self, frame: _Frame, key: str, event: Any) -> None:
-        line: int = event.start_mark.line + 1
-        first = frame.lines.setdefault(key, line)
-        frame.key = key
-        frame.merging = key == "<<" and not event.style
-        frame.size += len(key) + 1
-        if key in frame.value:
-            self._fault(event, f"the key `{key[:80]}` stands twice in one mapping, here and in line {first}")
-
-    def _add(self, frame: _Frame | None, value: Any, size: int) -> None:
-        if frame is None:
-            self.root = value
-            return
+    def _add(self, value: Any, size: int, depth: int) -> None:
+        frame = self._frame
         frame.size += size
-        if frame.value.__class__ is list:
+        if depth >= frame.depth:
+            frame.depth = depth + 1
+        if frame.is_list:
             frame.value.append(value)
-            return
-        key, frame.key = frame.key, None
-        if frame.merging:
+        elif frame.merging:
+            frame.merging, frame.key = False, None
             frame.merged.append(value)
         else:
-            frame.value.setdefault(key, value)
+            frame.value.setdefault(frame.key, value)
+            frame.key = None
 
     def _open(self, value: dict[str, Any] | list[Any], event: Any) -> None:
-        if len(self._stack) >= NESTING_MAX:
-            raise _Refusal(event, f"the values are nested more than {NESTING_MAX} deep here")
+        if len(self._outer) >= NESTING_MAX:
+            raise _Refusal(event, _NESTED)
         if event.tag not in _CONTAINER_TAGS:
             raise _Refusal(event, f"the tag {event.tag} is not supported", "write the plain value")
-        frame = self._stack[-1] if self._stack else None
-        verbatim = False
-        if frame is not None and frame.value.__class__ is dict:
-            if frame.key is None:
-                raise _Refusal(event, "a key must be text, not a mapping or a list", _quoting_hint(event))
-            verbatim = frame.key in self._verbatim_keys and self._is_verbatim()
+        key = self._frame.key
+        if key is None:
+            raise _Refusal(event, "a key must be text, not a mapping or a list", _quoting_hint(event))
         if event.anchor is not None:
-            self._anchors[event.anchor] = (_UNFINISHED, 0)
-        self._stack.append(_Frame(value, event.anchor, verbatim))
+            self._anchors[event.anchor] = _UNFINISHED
+        verbatim = key in self._verbatim_keys and self._is_verbatim()
+        self._outer.append(self._frame)
+        self._frame = _Frame(value, event.anchor, verbatim)
 
     def _is_verbatim(self) -> bool:
-        here = [frame.key for frame in self._stack]
+        here = [frame.key for frame in [*self._outer[1:], self._frame]]
         return any(
             len(path) == len(here) and all(want in ("*", got) for want, got in zip(path, here, strict=True))
             for path in self._verbatim
         )
 
     def _close(self) -> None:
-        frame = self._stack.pop()
+        frame = self._frame
+        self._frame = self._outer.pop()
         for value in frame.merged:
             self._merge(frame, value)
         if frame.anchor is not None:
-            self._anchors[frame.anchor] = (frame.value, frame.size)
-        self._add(self._stack[-1] if self._stack else None, frame.value, frame.size)
+            self._anchors[frame.anchor] = (frame.value, frame.size, frame.depth)
+        self._add(frame.value, frame.size, frame.depth)
 
     def _merge(self, frame: _Frame, value: Any) -> None:
         for each in value if isinstance(value, list) else [value]:
@@ -239,18 +256,20 @@ class _Builder:
                 frame.value.setdefault(key, item)
 
     def _take_alias(self, event: Any) -> None:
-        frame = self._stack[-1] if self._stack else None
-        if frame is not None and frame.key is None and isinstance(frame.value, dict):
+        if self._frame.key is None:
             raise _Refusal(event, "a key cannot be an alias", "write the key itself")
-        if event.anchor not in self._anchors:
+        anchor = self._anchors.get(event.anchor)
+        if anchor is None:
             raise _Refusal(event, f"nothing was marked with `&{event.anchor}` before this `*{event.anchor}`")
-        value, size = self._anchors[event.anchor]
-        if value is _UNFINISHED:
+        if anchor is _UNFINISHED:
             raise _Refusal(event, f"`*{event.anchor}` stands inside of what it stands for")
+        value, size, depth = anchor
+        if len(self._outer) + depth > NESTING_MAX:
+            raise _Refusal(event, _NESTED)
         self._aliased += size
         if self._aliased > ALIASED_BYTES_MAX:
             raise _Refusal(event, f"the aliases stand for more than {ALIASED_BYTES_MAX >> 20} MiB of text")
-        self._add(frame, value, size)
+        self._add(value, size, depth)
 
     def _fault(self, event: Any, message: str, hint: str | None = None) -> None:
         self.faults.append(Fault(event.start_mark.line + 1, message, hint))

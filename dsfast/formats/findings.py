@@ -13,7 +13,8 @@ from difflib import get_close_matches
 from dsfast.errors import Problem
 
 PROBLEMS_MAX = 200  # listed one by one; a longer list is one mistake made often, and only its length matters
-NEAR_CANDIDATES_MAX = 1000  # names compared letter by letter for one hint: 10 ms
+NEAR_CANDIDATES_MAX = 100  # names compared letter by letter for one hint: 3 ms
+COMPARED_MAX = 200_000  # names looked through for all hints together: a second; then findings come without
 PART_LENGTH_MAX = 60  # characters of a name within the place of a problem: it is read in a terminal
 
 Path = tuple[str | int, ...]
@@ -34,6 +35,7 @@ class Findings:
 
     items: list[Finding] = field(default_factory=list)
     count: int = 0
+    compared: int = 0  # names looked through for hints so far
 
     def add(self, path: Path, message: str, hint: str | None = None) -> None:
         self.count += 1
@@ -42,8 +44,9 @@ class Findings:
 
     def near(self, word: str, known: Collection[str], otherwise: str | None = None) -> str | None:
         """A hint with the known name closest to a misspelt one; what is not listed any more gets none."""
-        if len(self.items) >= PROBLEMS_MAX:
+        if len(self.items) >= PROBLEMS_MAX or self.compared > COMPARED_MAX:
             return None
+        self.compared += len(known)
         close = near_name(word, known)
         return f"did you mean {close!r}?" if close is not None else otherwise
 

@@ -317,6 +317,14 @@ def test_a_mistake_made_in_every_task_is_listed_up_to_a_limit_and_counted() -> N
     assert str(found[-1]) == "and 50 more problems"
 
 
+def test_hints_end_before_they_cost_more_than_the_rest() -> None:
+    tasks = "".join(f"  t{number:05}: {{script: x, needs: x{number:05}}}\n" for number in range(5000))
+    found = problems(head(tasks))
+    hinted = [problem.hint for problem in found if problem.hint]
+    assert hinted == [f"did you mean 't{number:05}'?" for number in range(len(hinted))]
+    assert 20 <= len(hinted) < PROBLEMS_MAX
+
+
 def test_transitive_needs_allow_reading_outputs() -> None:
     load_workflow(
         head(
@@ -376,6 +384,7 @@ def test_templates_that_cannot_be_filled_in_do_not_pass(script: str) -> None:
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefghijkl", "bcdefghijklm", strict=True)
 )
+DEEP = "".join(f"a{n}: &a{n} {'[' * 30}{f'*a{n - 1}' if n else 1}{']' * 30}\n" for n in range(200))
 NOT_WORKFLOWS: list[tuple[str | bytes, str]] = [
     ("", "w.yaml:1: the file is empty"),
     ("# nothing but a comment\n", "w.yaml:1: the file is empty"),
@@ -392,6 +401,7 @@ NOT_WORKFLOWS: list[tuple[str | bytes, str]] = [
     ("name: *nobody\n", "nothing was marked with `&nobody`"),
     ("a: &a [*a]\n", "`*a` stands inside of what it stands for"),
     ("&a a: 1\n*a : 2\n", "a key cannot be an alias"),
+    (DEEP, "w.yaml:3: the values are nested more than 64 deep here"),
     (BOMB, "the aliases stand for more than 64 MiB of text"),
     ("[" * 100_000, "w.yaml:1: the values are nested more than 64 deep here"),
     ("- " * 100_000, "the values are nested more than 64 deep here"),
