@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -262,18 +262,23 @@ async def test_a_commit_that_is_cancelled_leaves_a_store_that_works(store: Store
 # --- the server goes away -------------------------------------------------------------------------------------------
 
 
-async def test_a_store_outlives_a_crash_of_its_server(
-    store: Store, postgres_server: PostgresServer, postgres_url: str
-) -> None:
-    await submit(store, run(1), attempts=(attempt(1),))
-    assert await store.run(1) == run(1)
-    before = await dump(postgres_url)
-    leaving = open_store(postgres_url)
-    await leaving.open()
-    assert await leaving.commit(batch(epochs={1: 1})) == Committed()
-    assert await leaving.run(1) == run(1)
-    await asyncio.to_thread(postgres_server.stop, immediate=True)
-    try:
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """One to crash: recovery syncs every file written since a checkpoint, and the session's server has thousands."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+async def test_a_store_outlives_a_crash_of_its_server(own_server: PostgresServer) -> None:
+    url = own_server.url("postgres")
+    async with opened(url, create=True) as store, opened(url) as leaving:
+        await submit(store, run(1), attempts=(attempt(1),))
+        for each in (store, leaving):
+            assert await each.commit(batch(epochs={1: 1})) == Committed()
+            assert await each.run(1) == run(1)
+        before = await dump(url)
+        await asyncio.to_thread(own_server.stop, immediate=True)
         await leaving.close()  # in peace, though nobody answers
         for question in (
             store.commit(batch(attempts=(attempt(1),))),
@@ -283,12 +288,11 @@ async def test_a_store_outlives_a_crash_of_its_server(
         ):
             with pytest.raises(Unavailable, match="PostgreSQL at 127"):
                 await question
-    finally:
-        await asyncio.to_thread(postgres_server.start)
-    assert await dump(postgres_url) == before
-    assert await store.run(1) == run(1)
-    assert await store.commit(batch(attempts=(attempt(1, task=1),))) == Committed()
-    assert len(await store.claim(OTHER, {OTHER}, every_run)) == 1
+        await asyncio.to_thread(own_server.start)
+        assert await dump(url) == before
+        assert await store.run(1) == run(1)
+        assert await store.commit(batch(attempts=(attempt(1, task=1),))) == Committed()
+        assert len(await store.claim(OTHER, {OTHER}, every_run)) == 1
 
 
 # --- opening --------------------------------------------------------------------------------------------------------
