@@ -36,7 +36,9 @@ class MasterSettings:
 
     policy: str = "least_loaded"
     kill_grace_seconds: float = 10.0
-    absent_seconds: float = 10.0  # how long a worker that no one sees may still hold what the rows say it has
+    # How long a worker that has neither link nor lease may still run what is bound to it: until it notices that by a
+    # heartbeat that stays unanswered (6 s) and has ended it.
+    absent_seconds: float = 10.0
 
 
 class Core:

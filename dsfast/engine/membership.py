@@ -4,10 +4,11 @@ Theory of operation. A link to a worker that comes up is answered with Adopt: al
 hold, for a former owner, a result that no row shows any more. The worker repeats what was not acknowledged, then says
 what it holds (reports.on_holding). The same exchange serves a link that was cut, a master that was restarted and runs
 taken over from a dead one, of which all workers are told. A link that goes down changes nothing by itself. That a
-worker is gone is said by PeerDead (its port refuses, and its guardian keeps the port until all tasks are dead) or by
-the registry together with the link (no lease and no link); then its attempts fail over. A master that is gone leaves
-its runs to the others: each claims its share by compare-and-set on owner and epoch, which makes claiming too early
-harmless, and looks once more later for what a share left behind.
+worker is gone is said by PeerDead (its port refuses, and its guardian keeps the port until all tasks are dead), or by
+registry and link together: with neither lease nor link for `absent_seconds` its attempts fail over, because by then
+it has ended them itself (WorkerEngine._fence). A master that is gone leaves its runs to the others: each claims its
+share by compare-and-set on owner and epoch, which makes claiming too early harmless, and looks once more later for
+what a share left behind.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ def on_link_up(core: Core, e: ev.LinkUp, fx: MasterEffects) -> None:
     if e.peer.role != "worker":
         return
     worker = core.dispatcher.add_worker(e.peer)
-    worker.linked = worker.seen = True
+    worker.linked = True
     worker.limit, worker.hungry, worker.draining = 0, False, False
-    core.deadlines.cancel(("absent", worker.id))
+    _look_out_for(core, worker)
     _adopt(core, worker, core.runs.keys(), fx)
 
 
@@ -60,7 +61,7 @@ def on_link_down(core: Core, e: ev.LinkDown, fx: MasterEffects) -> None:
     worker.linked = False
     worker.limit = 0
     worker.adopting.clear()
-    _bury_if_gone(core, worker, fx)
+    _look_out_for(core, worker)
 
 
 def on_peer_dead(core: Core, e: ev.PeerDead, fx: MasterEffects) -> None:
@@ -76,8 +77,7 @@ def on_members(core: Core, e: ev.Members, fx: MasterEffects) -> None:
     core.members = {member.id: member for member in e.members}
     core.dead &= core.members.keys()
     for worker in list(core.dispatcher.workers.values()):
-        worker.seen = worker.seen or worker.id in core.members
-        _bury_if_gone(core, worker, fx)
+        _look_out_for(core, worker)
     _claim_share(core, fx)
 
 
@@ -86,15 +86,19 @@ def on_session(core: Core, e: ev.SessionChanged, fx: MasterEffects) -> None:
     core.registered = e.state != "lost"
 
 
-def _bury_if_gone(core: Core, worker: Worker, fx: MasterEffects) -> None:
-    if worker.seen and not worker.linked and worker.id not in core.members:
-        _bury(core, worker, GONE, fx)
+def _look_out_for(core: Core, worker: Worker) -> None:
+    """A worker with neither link nor lease has `absent_seconds` to come back, or to end its own tasks if it cannot."""
+    deadline = ("absent", worker.id)
+    if worker.linked or worker.id in core.members:
+        core.deadlines.cancel(deadline)
+    elif core.deadlines.at(deadline) is None:
+        core.deadlines.set(deadline, core.now + core.settings.absent_seconds)
 
 
 def on_absent(core: Core, worker_id: str, fx: MasterEffects) -> None:
-    """A worker that recorded attempts are bound to has not been seen for long enough to be sure."""
+    """Nobody has seen this worker for long enough to be sure."""
     worker = core.dispatcher.workers.get(worker_id)
-    if worker is not None and not worker.linked and worker_id not in core.members:
+    if worker is not None:
         _bury(core, worker, GONE, fx)
 
 
@@ -125,12 +129,26 @@ def claim_rest(core: Core, fx: MasterEffects) -> None:
 
 def on_claimed(core: Core, e: ev.Claimed, fx: MasterEffects) -> None:
     """Continue runs read back from the store: adopt what may still run, open what is ready."""
+    for owned in e.runs:
+        _retract(core, owned.run.id, fx)
     claimed = {_restore(core, owned, fx).id for owned in e.runs}
     for worker in list(core.dispatcher.workers.values()):
         if worker.linked:
             _adopt(core, worker, claimed & core.runs.keys(), fx)
         elif worker.id in core.dead:
             _bury(core, worker, "its worker died", fx)
+
+
+def _retract(core: Core, run_id: int, fx: MasterEffects) -> None:
+    """Forget what we believed of a run under a former epoch, and what this turn was going to write and say of it."""
+    run = core.runs.get(run_id)
+    if run is not None:
+        core.forget(run)
+    batch = fx.batch
+    batch.runs.pop(run_id, None)
+    batch.attempts = {key: row for key, row in batch.attempts.items() if key[0] != run_id}
+    fx.sends = [send for send in fx.sends if getattr(send[2], "run_id", None) != run_id]
+    fx.ended = [ended for ended in fx.ended if ended != run_id]
 
 
 def _restore(core: Core, owned: OwnedRun, fx: MasterEffects) -> Run:
@@ -153,10 +171,8 @@ def _bind_restored(core: Core, live: Live) -> None:
     if worker is None:
         name, _, boot = worker_id.rpartition("@")
         worker = core.dispatcher.add_worker(core.members.get(worker_id) or Member("worker", name, boot))
-        worker.seen = worker_id in core.members
+        _look_out_for(core, worker)
     worker.live[live.key] = live
-    if not worker.linked:
-        core.deadlines.set(("absent", worker.id), core.now + core.settings.absent_seconds)
 
 
 def on_runs_lost(core: Core, e: ev.RunsLost, fx: MasterEffects) -> None:

@@ -28,6 +28,7 @@ from dsfast.wire import commands as cmd
 EPOCHS_MAX = 100_000  # runs whose highest epoch is remembered after the last attempt of them is gone
 TIMEOUT_GRACE_SECONDS = 5.0  # a task that has used up its time gets this long to tidy up
 STOPPING = "its worker is stopping"
+FENCED = "its worker could reach neither its master nor the registry"
 
 
 class Phase(Enum):
@@ -79,6 +80,7 @@ class WorkerEngine:
         self.queue: deque[cmd.Attempt] = deque()
         self.deadlines = Deadlines()
         self.busy = 0  # slots taken
+        self.listed = True  # the registry shows us, or may do so again before it has told others otherwise
         self.draining = False
         self.stopping = False
         self.refused_commands = 0  # under an outdated epoch
@@ -220,6 +222,19 @@ class WorkerEngine:
 
     def _on_link_down(self, e: ev.LinkDown, fx: WorkerEffects) -> None:
         self.masters.pop(e.peer_id, None)
+        self._fence(fx)
+
+    def _on_session(self, e: ev.SessionChanged, fx: WorkerEffects) -> None:
+        self.listed = e.state != "lost"
+        self._fence(fx)
+
+    def _fence(self, fx: WorkerEffects) -> None:
+        """A master that sees us neither in the registry nor on a link replaces what runs here: end it before that."""
+        if self.listed:
+            return
+        for held in list(self.held.values()):
+            if held.phase is not Phase.ENDED and self.bindings[held.execute.run_id].master not in self.masters:
+                self._kill(held, 0.0, AttemptState.FAILOVER, FENCED, fx)
 
     def _on_attempt_started(self, e: ev.AttemptStarted, fx: WorkerEffects) -> None:
         held = self.held.get(e.key)
@@ -348,6 +363,7 @@ EVENTS: dict[type, Callable[..., None]] = {
     ev.Received: WorkerEngine._on_received,
     ev.LinkUp: WorkerEngine._on_link_up,
     ev.LinkDown: WorkerEngine._on_link_down,
+    ev.SessionChanged: WorkerEngine._on_session,
     ev.AttemptStarted: WorkerEngine._on_attempt_started,
     ev.AttemptEnded: WorkerEngine._on_attempt_ended,
     ev.AttemptRefused: WorkerEngine._on_attempt_refused,

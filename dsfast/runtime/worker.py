@@ -113,6 +113,7 @@ class Worker:
 
     def on_session(self, session: Session) -> None:
         log_event(self.log, "registry_session", state=session.value)
+        self.inbox.put(ev.SessionChanged(session.value))
 
     async def start(self) -> None:
         """Join the cluster, so that masters dial."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dsfast.engine import events as ev
 from dsfast.model import AttemptState, Member, RunState
 from dsfast.wire import commands as cmd
@@ -132,19 +134,37 @@ def test_the_attempts_of_a_dead_worker_go_elsewhere_and_use_no_retry() -> None:
     assert "w@1" not in desk.core.dispatcher.workers
 
 
-def test_a_worker_without_link_and_lease_is_gone_in_either_order() -> None:
+def test_a_worker_without_link_and_lease_is_gone_after_a_while_in_either_order() -> None:
     for order in ("link first", "lease first"):
         desk = Desk(W)
         (key,) = keys(desk.submit(flow(task("t"))))
         if order == "link first":
             desk.unlink("w")
-            assert desk.states(key[0]) == {(0, 1): A.DISPATCHED}
+            desk.step(after=100.0)
             desk.leave("w")
         else:
             desk.leave("w")
-            assert desk.states(key[0]) == {(0, 1): A.DISPATCHED}
+            desk.step(after=100.0)
             desk.unlink("w")
+        desk.step(after=9.9)
+        assert desk.states(key[0]) == {(0, 1): A.DISPATCHED}, order
+        desk.step(after=0.2)
         assert desk.states(key[0]) == {(0, 1): A.FAILOVER}, order
+
+
+@pytest.mark.parametrize("sign", ["link", "lease"])
+def test_a_worker_that_is_seen_again_in_time_is_not_gone(sign: str) -> None:
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"))))
+    desk.unlink("w")
+    desk.leave("w")
+    desk.step(after=9.0)
+    if sign == "link":
+        desk.step(ev.LinkUp(W))
+    else:
+        desk.join(W)
+    assert desk.step(after=100.0).wake_at is None
+    assert desk.states(key[0]) == {(0, 1): A.DISPATCHED}
 
 
 def test_a_worker_that_is_linked_again_is_not_dead_whatever_was_said() -> None:
@@ -195,7 +215,8 @@ def test_a_worker_that_the_registry_shows_is_waited_for_until_it_leaves() -> Non
     successor.join(W)
     successor.claim()
     assert dispatched(successor.step(after=100.0)) == []
-    assert dispatched(successor.leave("w")) == [("v", "t", 2)]
+    assert dispatched(successor.leave("w")) == []
+    assert dispatched(successor.step(after=10.1)) == [("v", "t", 2)]
     assert successor.states(key[0])[0, 1] is A.FAILOVER
 
 
@@ -206,7 +227,8 @@ def test_a_worker_that_joins_after_the_takeover_is_waited_for_until_it_leaves() 
     successor.claim()
     successor.join(W)
     assert dispatched(successor.step(after=100.0)) == []
-    assert dispatched(successor.leave("w")) == [("v", "t", 2)]
+    assert dispatched(successor.leave("w")) == []
+    assert dispatched(successor.step(after=10.1)) == [("v", "t", 2)]
 
 
 def test_a_worker_known_to_be_dead_is_replaced_at_once_by_who_takes_over() -> None:
@@ -265,6 +287,23 @@ def test_a_loss_of_what_was_taken_back_since_is_old_news() -> None:
     successor = desk.successor(W)
     successor.step(ev.RunsLost({run_id: 1}))
     assert run_id in successor.core.runs
+
+
+def test_a_run_that_is_claimed_twice_is_continued_from_what_was_read_last() -> None:
+    """Simulation seed 38159: it was lost and taken back before the first claim had been taken in."""
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"), task("u", group="elsewhere"))))
+    successor = Desk(W, name="n", store=desk.store)
+    first = desk.store.claim("n@1", (), lambda run: True)
+    desk.store.claim("m@1", (), lambda run: True)
+    second = desk.store.claim("n@1", (), lambda run: True)
+    fx = successor.step(ev.Claimed(first), desk.end("w", key), ev.Claimed(second))
+    assert fx.batch.attempts == {}
+    assert sent(fx, cmd.ResultAck) == []
+    assert successor.core.runs[key[0]].row.epoch == 4
+    assert successor.core.dispatcher.group("elsewhere").queue.waiting(key[0]) == 1
+    successor.ended("w", key)
+    assert successor.states(key[0]) == {(0, 1): A.SUCCEEDED}
 
 
 def test_who_lost_runs_looks_later_whether_their_owner_lives() -> None:

@@ -238,7 +238,7 @@ def played(desk: Desk, run_id: int, play: Play, cancel_at: int | None) -> Iterat
 
 def end_one(desk: Desk, run_id: int, play: Play) -> None:
     """The attempt that ends next, and how, depend on nothing but what is durable."""
-    live = min(desk.core.runs[run_id].live.values(), key=lambda live: (live.row.task * 7) % 5)
+    live = min(desk.core.runs[run_id].live.values(), key=lambda live: (live.row.task * 5) % 7)
     position, number = live.row.task, live.row.attempt
     failed = sum(each.state is A.FAILED for (at, _), each in desk.rows(run_id).items() if at == position)
     state = A.FAILED if failed < play.fails[position] else A.SUCCEEDED

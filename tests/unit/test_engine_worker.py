@@ -6,7 +6,7 @@ import pytest
 
 from dsfast.engine import events as ev
 from dsfast.engine.worker import TIMEOUT_GRACE_SECONDS
-from dsfast.model import AttemptState, Outcome
+from dsfast.model import AttemptState, Member, Outcome
 from dsfast.wire import commands as cmd
 from tests.engine_kit import WALL, Bench, execute, positions, sent
 
@@ -336,6 +336,53 @@ def test_a_stop_does_not_change_what_a_kill_was_for() -> None:
 
 def test_a_stopped_worker_without_work_is_idle() -> None:
     assert Bench("m").step(ev.Stop()).idle
+
+
+# -- the fence: neither registry nor link ------------------------------------------------------------------------------
+
+
+def lost() -> ev.SessionChanged:
+    return ev.SessionChanged("lost")
+
+
+def test_a_worker_without_lease_and_link_ends_what_it_runs_before_it_is_replaced() -> None:
+    for order in ("link first", "lease first"):
+        bench = Bench("m", slots=1)
+        bench.hears("m", execute(1, 0), execute(1, 1))
+        if order == "link first":
+            assert not bench.unlink("m").kills
+            fx = bench.step(lost())
+        else:
+            assert not bench.step(lost()).kills
+            fx = bench.unlink("m")
+        assert [(kill.key, kill.grace) for kill in fx.kills] == [(KEY, 0.0)], order
+        assert not bench.ended(KEY, A.KILLED).starts
+        fx = bench.step(ev.LinkUp(Member("master", "m", "1")), ev.Received("m@1", 0, cmd.Adopt(((1, 1),), 1)))
+        assert [result.outcome.state for result in sent(fx, cmd.Result)] == [A.FAILOVER, A.FAILOVER]
+
+
+def test_a_worker_without_lease_goes_on_for_masters_that_are_linked() -> None:
+    bench = Bench("near", "far")
+    bench.hears("near", execute(1, 0))
+    bench.hears("far", execute(2, 0))
+    bench.step(lost())
+    assert [kill.key for kill in bench.unlink("far").kills] == [(2, 0, 1)]
+
+
+def test_a_hiccup_of_the_registry_ends_nothing() -> None:
+    bench = Bench("m")
+    bench.hears("m", execute())
+    bench.unlink("m")
+    assert not bench.step(ev.SessionChanged("suspended")).kills
+    assert not bench.step(ev.SessionChanged("connected")).kills
+
+
+def test_a_worker_that_is_listed_again_outlives_its_links() -> None:
+    bench = Bench("m")
+    bench.hears("m", execute())
+    bench.step(lost())
+    bench.step(ev.SessionChanged("connected"))
+    assert not bench.unlink("m").kills
 
 
 # -- credit ---------------------------------------------------------------------------------------------------------
