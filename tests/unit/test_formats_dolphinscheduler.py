@@ -405,7 +405,7 @@ def test_a_filled_in_template_is_the_text_dolphinscheduler_would_have_run(pieces
         ("", "export.json: this is not JSON"),
         ("{", "export.json: this is not JSON"),
         (b"\xff\xfe", "export.json: this is not JSON"),
-        ("[" * 100_000, "the JSON is nested too deep"),
+        ("[" * 100_000, "depth limit exceeded"),
         ("[]", "the export holds no workflow"),
         ("[1]", "every workflow must be an object"),
         ("{}", "there is no processDefinition, workflowDefinition or processDefinitionJson"),
