@@ -79,7 +79,8 @@ def schema() -> Schema:
         "description": "A shell task, or one of the type that `defaults` says.",
     }
     definitions["other_task"] = {"type": "object", "properties": COMMON, "description": "A type of a plug-in."}
-    definitions["task"] = {"if": {"required": ["type"]}, "then": by_type, "else": {"$ref": "#/definitions/untyped_task"}}
+    untyped = {"$ref": "#/definitions/untyped_task"}
+    definitions["task"] = {"if": {"required": ["type"]}, "then": by_type, "else": untyped}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A workflow of dsfast",
