@@ -138,8 +138,8 @@ class Checks:
             _hold(row.state is expected, f"{key} became {row.state.name}, its worker said {expected.name}", *key[:2])
         elif row.state is A.FAILOVER:
             life = self._world.lives.get(row.worker or "")
-            gone = life is None or not life.alive or life.engine.stopping  # type: ignore[attr-defined]
-            _hold(gone, f"{key} was given up though its worker {row.worker} lives", *key[:2])
+            gone = life is None or not life.alive or life.unlisted or life.engine.stopping  # type: ignore[attr-defined]
+            _hold(gone, f"{key} was given up though its worker {row.worker} lives and is listed", *key[:2])
 
     def _rows(self, run_id: int, task: int) -> Iterator[AttemptRow]:
         return (row for key, row in self._world.store.attempts.get(run_id, {}).items() if key[1] == task)

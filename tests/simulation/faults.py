@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.simulation.host import Host
     from tests.simulation.world import World
 
-LEASE_SECONDS = 8.0  # a worker that reaches nobody for so long stops its tasks and leaves
+LEASE_SECONDS = 10.0  # of a worker in the registry, renewed every third of it
 PLANNED_SECONDS = 55.0
 
 
@@ -27,7 +27,8 @@ class Faults:
         self._slow = rng.choice((0.0, 0.0, 0.0, 0.1))
         kinds = [
             self._crash_master, self._crash_master_between, self._crash_worker, self._cut, self._block,
-            self._isolate_worker, self._lose_session, self._lose_session, self._drain, self._fail_store,
+            self._isolate_worker, self._unlist_worker, self._lose_session, self._lose_session, self._drain,
+            self._fail_store,
         ]  # fmt: skip
         self._kinds = rng.sample(kinds, rng.choice((1, 2, 3, len(kinds))))
 
@@ -84,14 +85,22 @@ class Faults:
             self._world.network.block(*pair, seconds=self._world.rng.choice((1.0, 8.0, 30.0)))
 
     def _isolate_worker(self) -> None:
-        """A worker that reaches nobody stops what it runs before the registry may forget it."""
+        """A worker reaches nobody: no link, and after its lease no place in the registry."""
         if not self._world.workers():
             return
-        worker = self._world.rng.choice(self._world.workers())
-        self._world.story.tell("fault", "isolates", worker.name)
+        worker, seconds = self._world.rng.choice(self._world.workers()), self._world.rng.choice((5.0, 15.0, 40.0))
+        self._world.story.tell("fault", "isolates", f"{worker.name} for {seconds} s")
         for name in self._world.current:
-            self._world.network.block(name, worker.name, seconds=30.0)
-        self._world.clock.after(LEASE_SECONDS, worker.drain, 0.0)
+            self._world.network.block(name, worker.name, seconds)
+        lease = LEASE_SECONDS * self._world.rng.uniform(0.6, 1.0)
+        if seconds > lease:
+            self._world.clock.after(lease, self._world.lose_session, worker, seconds - lease)
+
+    def _unlist_worker(self) -> None:
+        if workers := self._world.workers():
+            worker = self._world.rng.choice(workers)
+            self._world.story.tell("fault", "unregisters", worker.name)
+            self._world.lose_session(worker, self._world.rng.choice((0.5, 5.0, 20.0)))
 
     def _lose_session(self) -> None:
         if masters := self._world.masters():

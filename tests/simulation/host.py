@@ -23,6 +23,7 @@ class Host:
         self.name = member.name
         self.alive = True
         self.refuses = True
+        self.unlisted = False  # the registry has given it up at some time
         self.links: dict[str, Link] = {}
         self.busy = False  # a turn is under way
         self.inbox: list[Event] = []

@@ -18,6 +18,7 @@ from dsfast.engine.effects import MasterEffects
 from dsfast.engine.run import Run
 from dsfast.engine.states import Step
 from dsfast.engine.worker import WorkerEngine
+from dsfast.engine.workers import Worker
 from dsfast.model import AttemptState, Retry
 from dsfast.wire import commands as cmd
 from tests.simulation import master_host
@@ -214,8 +215,23 @@ def _without_epoch(store: MemoryStore, claim: Any, owner: str, share: Any) -> An
     return taken
 
 
+def go_on_without_lease_and_link(patch: Patch) -> None:
+    patch.setattr(WorkerEngine, "_fence", lambda self, fx: None)
+
+
+def replace_at_once_what_nobody_sees(patch: Patch) -> None:
+    def look_out_for(core: Core, worker: Worker) -> None:
+        original(core, worker)
+        if core.deadlines.cancel(("absent", worker.id)):
+            core.deadlines.set(("absent", worker.id), core.now)
+
+    original = membership._look_out_for
+    patch.setattr(membership, "_look_out_for", look_out_for)
+
+
 BROKEN: list[Callable[[Patch], None]] = [
     obey_any_epoch,
+    forget_epochs_of_idle_runs,
     write_without_fence,
     send_before_commit,
     say_what_was_not_written,
@@ -239,13 +255,23 @@ BROKEN: list[Callable[[Patch], None]] = [
     start_what_is_killed_in_the_queue,
     hand_over_no_outputs,
     claim_from_the_living,
+    go_on_without_lease_and_link,
+    replace_at_once_what_nobody_sees,
 ]
+
+
+# Where the rare ones were seen: looked at first, and no more than a short cut.
+RARE = {
+    "forget_epochs_of_idle_runs": (280,),
+    "go_on_without_lease_and_link": (90,),
+    "replace_at_once_what_nobody_sees": (269,),
+}
 
 
 @pytest.mark.parametrize("break_it", BROKEN, ids=lambda break_it: break_it.__name__)
 def test_what_is_broken_is_caught(break_it: Callable[[Patch], None], monkeypatch: Patch) -> None:
     break_it(monkeypatch)
-    for seed in range(SEEDS):
+    for seed in (*RARE.get(break_it.__name__, ()), *range(SEEDS)):
         try:
             World(seed).run()
         except (AssertionError, LookupError, ValueError):

@@ -86,6 +86,7 @@ class WorkerHost(Host):
         if process is None:
             return
         wait = order.grace if process.behaviour.stubborn else order.grace * self.world.rng.random() * 0.1
+        wait += self.world.rng.random() * 0.3  # to be gone, with all that it has started
         outcome = Outcome(AttemptState.KILLED, -15, order.reason, b"", process.started_at, self.wall + wait)
         self.world.clock.after(wait, self._end, process, outcome)
 

@@ -62,7 +62,7 @@ def _random_task(rng: random.Random, name: str, needs: tuple[str, ...], calm: bo
     retry = Retry(rng.choice((0, 0, 1, 3)), rng.choice((0.0, 0.5, 20.0)), rng.choice((1.0, 2.0)))
     timeout = rng.choice((0.5, 3.0)) if not calm and rng.random() < 0.1 else None
     acts = Behaviour(
-        seconds=rng.choice((0.0, 0.0, 0.001, 0.02, 0.3, 2.0, 8.0)),
+        seconds=rng.choice((0.0, 0.0, 0.001, 0.02, 0.3, 2.0, 8.0, 40.0)),
         fails=0 if calm else rng.choice((0, 0, 0, 0, 1, 2, 9)),
         stubborn=rng.random() < 0.1,
         outputs=rng.random() < 0.3,

@@ -184,16 +184,21 @@ class World:
         if self.members.pop(host.member.id, None) is not None:
             self._tell_members()
 
-    def lose_session(self, master: MasterHost, seconds: float) -> None:
-        """The registry believes this master dead, for a while."""
-        self._remove(master)
+    def lose_session(self, host: Host, seconds: float) -> None:
+        """The registry believes this daemon dead, for a while. A worker knows it no later than anybody else."""
         told = self.latency()
-        self.clock.after(told, master.put, SessionChanged("lost"))
-        self.clock.after(told + seconds, self._regain_session, master)
+        host.unlisted = True
+        self.clock.after(told, host.put, SessionChanged("lost"))
+        if host.member.role == "worker":
+            self.clock.after(told + self.rng.random() * 2.0, self._remove, host)
+            told += 2.0
+        else:
+            self._remove(host)
+        self.clock.after(told + seconds, self._regain_session, host)
 
-    def _regain_session(self, master: MasterHost) -> None:
-        self.join(master)
-        master.put(SessionChanged("connected"))
+    def _regain_session(self, host: Host) -> None:
+        self.join(host)
+        host.put(SessionChanged("connected"))
 
     def _tell_members(self) -> None:
         """Every master learns the newest view in its own time; views never go back."""
