@@ -36,8 +36,8 @@ class MasterSettings:
 
     policy: str = "least_loaded"
     kill_grace_seconds: float = 10.0
-    # How long a worker that has neither link nor lease may still run what is bound to it: until it notices that by a
-    # heartbeat that stays unanswered (6 s) and has ended it.
+    # How long a worker that has neither link nor lease may still run what is bound to it: until it notices, by a
+    # heartbeat that stays unanswered (6 s) or by its master's second Recheck (2 s and two commits), and has ended it.
     absent_seconds: float = 10.0
 
 

@@ -91,6 +91,7 @@ COMMANDS: dict[type, Callable[..., None]] = {
     cmd.Holding: reports.on_holding,
     cmd.Draining: reports.on_draining,
     cmd.Deposed: reports.on_deposed,
+    cmd.Recheck: reports.on_recheck,
     cmd.Submit: requests.on_submit,
     cmd.Cancel: requests.on_cancel,
     cmd.Explain: requests.on_explain,

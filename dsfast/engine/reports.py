@@ -104,6 +104,16 @@ def on_deposed(core: Core, e: Received, c: cmd.Deposed, fx: MasterEffects) -> No
         core.write_run(run, fx)
 
 
+def on_recheck(core: Core, e: Received, c: cmd.Recheck, fx: MasterEffects) -> None:
+    """Whoever takes a run over cannot see this worker: a write tells whether somebody has."""
+    for run_id in c.runs:
+        run = core.runs.get(run_id)
+        if run is not None:
+            core.write_run(run, fx)
+        else:
+            fx.sends.append((e.peer_id, 0, cmd.Disown(run_id)))
+
+
 def on_holding(core: Core, e: Received, c: cmd.Holding, fx: MasterEffects) -> None:
     """What was bound to this worker when we asked, and it does not hold, never started there."""
     worker = core.dispatcher.workers.get(e.peer_id)

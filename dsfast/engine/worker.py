@@ -12,9 +12,7 @@ a repeated Execute starts nothing twice.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Hashable, Iterable
 
 import msgspec
 
@@ -22,51 +20,16 @@ from dsfast.engine import events as ev
 from dsfast.engine.credit import Pace, Share, limits, worth_telling
 from dsfast.engine.deadlines import Deadlines
 from dsfast.engine.effects import KillOrder, WorkerEffects
+from dsfast.engine.held import Binding, Held, Phase
 from dsfast.model import AttemptState, Member, Outcome
 from dsfast.wire import commands as cmd
 
 EPOCHS_MAX = 100_000  # runs whose highest epoch is remembered after the last attempt of them is gone
 TIMEOUT_GRACE_SECONDS = 5.0  # a task that has used up its time gets this long to tidy up
 STOPPING = "its worker is stopping"
-FENCED = "its worker could reach neither its master nor the registry"
-
-
-class Phase(Enum):
-    """Where a held attempt stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    KILLING = "killing"
-    ENDED = "ended"
-
-
-@dataclass(slots=True)
-class Held:
-    """An attempt this worker answers for."""
-
-    execute: cmd.Execute
-    phase: Phase = Phase.QUEUED
-    began: float = 0.0  # monotonic, like `ended`
-    ended: float = 0.0
-    started_at: float = 0.0  # wall; 0 until its process runs
-    timeout: float | None = None  # seconds it may run
-    told: bool = False  # Started was said on the present link
-    end_as: AttemptState = AttemptState.KILLED  # what a kill under way will be reported as
-    reason: str = ""
-    outcome: Outcome | None = None
-
-    @property
-    def key(self) -> cmd.Attempt:
-        return (self.execute.run_id, self.execute.task, self.execute.attempt)
-
-
-@dataclass(slots=True)
-class Binding:
-    """Whom a run is reported to, and how many attempts of it are held."""
-
-    master: str
-    epoch: int
-    held: int = 0
+FENCED = "its worker had no lease, and no link to a master that owns the run"
+FENCE = ("fence",)
+RECHECK_SECONDS = 1.0  # how often masters make sure that they own what a worker without a lease runs
 
 
 class WorkerEngine:
@@ -96,7 +59,7 @@ class WorkerEngine:
         for event in events:
             EVENTS[type(event)](self, event, fx)
         for key in self.deadlines.due(now):
-            self._on_timeout(key, fx)  # type: ignore[arg-type]
+            self._on_due(key, fx)
         self._start(fx)
         self._tell_started(fx)
         self._tell_credit(fx)
@@ -222,19 +185,8 @@ class WorkerEngine:
 
     def _on_link_down(self, e: ev.LinkDown, fx: WorkerEffects) -> None:
         self.masters.pop(e.peer_id, None)
-        self._fence(fx)
-
-    def _on_session(self, e: ev.SessionChanged, fx: WorkerEffects) -> None:
-        self.listed = e.state != "lost"
-        self._fence(fx)
-
-    def _fence(self, fx: WorkerEffects) -> None:
-        """A master that sees us neither in the registry nor on a link replaces what runs here: end it before that."""
-        if self.listed:
-            return
-        for held in list(self.held.values()):
-            if held.phase is not Phase.ENDED and self.bindings[held.execute.run_id].master not in self.masters:
-                self._kill(held, 0.0, AttemptState.FAILOVER, FENCED, fx)
+        if not self.listed:
+            self._fence(fx)
 
     def _on_attempt_started(self, e: ev.AttemptStarted, fx: WorkerEffects) -> None:
         held = self.held.get(e.key)
@@ -279,6 +231,42 @@ class WorkerEngine:
         self._send(held, cmd.Refused(*held.key, e.reason, retry_here=True), fx)
         self._forget(held)
 
+    # -- without a lease ------------------------------------------------------------------------------------------
+
+    def _on_session(self, e: ev.SessionChanged, fx: WorkerEffects) -> None:
+        """Lost: a master that takes a run over, and has no link to us, replaces what we run of it after a while.
+
+        So we end by ourselves what no master with a link to us answers for. As long as links are healthy nothing
+        ends: should all have lost the registry, all goes on.
+        """
+        if e.state == "connected":
+            self.listed = True
+            self.deadlines.cancel(FENCE)
+        elif e.state == "lost" and self.listed:
+            self.listed = False
+            self._fence(fx)
+
+    def _fence(self, fx: WorkerEffects) -> None:
+        """End what is bound to masters without a link, and have the others make sure that they own the rest."""
+        asked: dict[str, list[int]] = {}
+        for run_id, binding in self.bindings.items():
+            if binding.master in self.masters:
+                asked.setdefault(binding.master, []).append(run_id)
+            else:
+                self._end_run(run_id, fx)
+        fx.sends += [(master, 0, cmd.Recheck(tuple(runs))) for master, runs in asked.items()]
+        self.deadlines.set(FENCE, self._now + RECHECK_SECONDS)
+
+    def _end_run(self, run_id: int, fx: WorkerEffects) -> None:
+        for held in [held for held in self.held.values() if held.execute.run_id == run_id]:
+            if held.phase is not Phase.ENDED:
+                self._kill(held, 0.0, AttemptState.FAILOVER, FENCED, fx)
+
+    def _on_disown(self, peer: str, c: cmd.Disown, fx: WorkerEffects) -> None:
+        binding = self.bindings.get(c.run_id)
+        if binding is not None and binding.master == peer and not self.listed:
+            self._end_run(c.run_id, fx)
+
     # -- drain and stop ---------------------------------------------------------------------------------------
 
     def _on_drain(self, e: ev.Drain, fx: WorkerEffects) -> None:
@@ -309,8 +297,11 @@ class WorkerEngine:
             self.busy += 1
             fx.starts.append(held.execute)
 
-    def _on_timeout(self, key: cmd.Attempt, fx: WorkerEffects) -> None:
-        held = self.held.get(key)
+    def _on_due(self, key: Hashable, fx: WorkerEffects) -> None:
+        if key == FENCE:
+            self._fence(fx)
+            return
+        held = self.held.get(key)  # type: ignore[call-overload]
         if held is not None and held.phase is Phase.RUNNING:
             self._kill(held, TIMEOUT_GRACE_SECONDS, AttemptState.FAILED, f"timed out after {held.timeout:g} s", fx)
 
@@ -379,4 +370,5 @@ COMMANDS: dict[type, Callable[..., None]] = {
     cmd.Kill: WorkerEngine._on_kill,
     cmd.Adopt: WorkerEngine._on_adopt,
     cmd.Demand: WorkerEngine._on_demand,
+    cmd.Disown: WorkerEngine._on_disown,
 }

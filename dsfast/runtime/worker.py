@@ -15,7 +15,8 @@ import time
 
 from dsfast.engine import events as ev
 from dsfast.engine.effects import WorkerEffects
-from dsfast.engine.worker import Phase, WorkerEngine
+from dsfast.engine.held import Phase
+from dsfast.engine.worker import WorkerEngine
 from dsfast.errors import NotFound, Unavailable
 from dsfast.log import log_event
 from dsfast.model import Member

@@ -130,6 +130,13 @@ class Demand(Command, frozen=True):
     hungry: bool
 
 
+class Disown(Command, frozen=True):
+    """Answer to Recheck: this master does not own the run (any more)."""
+
+    KIND: ClassVar[int] = 22
+    run_id: int
+
+
 # -- worker to master ---------------------------------------------------------------------------------
 
 
@@ -206,6 +213,13 @@ class Deposed(Command, frozen=True):
     KIND: ClassVar[int] = 39
     run_id: int
     epoch: int
+
+
+class Recheck(Command, frozen=True):
+    """The worker has lost its lease: make sure that these runs are still yours, and say which are not."""
+
+    KIND: ClassVar[int] = 40
+    runs: tuple[int, ...]
 
 
 # -- client to master, and the answers (same request id) ------------------------------------------------

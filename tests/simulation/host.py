@@ -24,6 +24,7 @@ class Host:
         self.alive = True
         self.refuses = True
         self.unlisted = False  # the registry has given it up at some time
+        self.unlisted_now = False
         self.links: dict[str, Link] = {}
         self.busy = False  # a turn is under way
         self.inbox: list[Event] = []

@@ -186,17 +186,17 @@ class World:
 
     def lose_session(self, host: Host, seconds: float) -> None:
         """The registry believes this daemon dead, for a while. A worker knows it no later than anybody else."""
+        if host.unlisted_now:
+            return
+        host.unlisted = host.unlisted_now = True
         told = self.latency()
-        host.unlisted = True
         self.clock.after(told, host.put, SessionChanged("lost"))
-        if host.member.role == "worker":
-            self.clock.after(told + self.rng.random() * 2.0, self._remove, host)
-            told += 2.0
-        else:
-            self._remove(host)
-        self.clock.after(told + seconds, self._regain_session, host)
+        seen = self.rng.random() * 2.0 if host.member.role == "worker" else 0.0
+        self.clock.after(told + seen if seen else 0.0, self._remove, host)
+        self.clock.after(told + seen + seconds, self._regain_session, host)
 
     def _regain_session(self, host: Host) -> None:
+        host.unlisted_now = False
         self.join(host)
         host.put(SessionChanged("connected"))
 

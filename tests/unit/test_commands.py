@@ -64,7 +64,7 @@ def test_commands_about_an_attempt_begin_with_its_key(name: str) -> None:
 
 
 def test_only_a_master_tells_a_worker_to_run_or_end_anything() -> None:
-    does = {"Execute", "Kill", "Adopt", "StartedAck", "ResultAck", "Demand"}
+    does = {"Execute", "Kill", "Adopt", "StartedAck", "ResultAck", "Demand", "Disown"}
     assert does <= names(allowed("master", "worker"))
     for sender in ROLES:
         for receiver in ROLES:
@@ -73,7 +73,7 @@ def test_only_a_master_tells_a_worker_to_run_or_end_anything() -> None:
 
 
 def test_only_a_worker_tells_a_master_what_has_become_of_an_attempt() -> None:
-    does = {"Started", "Result", "Holding", "Refused", "KillAnswer", "Credit", "Draining", "Deposed"}
+    does = {"Started", "Result", "Holding", "Refused", "KillAnswer", "Credit", "Draining", "Deposed", "Recheck"}
     assert does <= names(allowed("worker", "master"))
     for sender in ROLES:
         for receiver in ROLES:

@@ -323,6 +323,31 @@ def test_a_master_that_is_told_it_is_deposed_finds_out_by_writing() -> None:
     assert desk.committed.lost == {run_id}
 
 
+def test_a_worker_without_a_lease_is_told_which_runs_are_not_ours() -> None:
+    desk = Desk(W)
+    run_id = desk.start(flow(task("t")))
+    fx = desk.hears("w", cmd.Recheck((run_id, 77)))
+    assert sent(fx, cmd.Disown) == [cmd.Disown(77)]
+    assert list(fx.batch.runs) == [run_id]
+    desk.store.claim("n@1", (), lambda run: True)
+    desk.hears("w", cmd.Recheck((run_id,)))
+    assert desk.committed.lost == {run_id}
+    assert sent(desk.step(ev.RunsLost({run_id: 1}), desk.said("w", cmd.Recheck((run_id,)))), cmd.Disown)
+
+
+def test_an_absent_worker_has_all_its_time_from_the_takeover() -> None:
+    """Simulation seed 110795: until then it was sure of the former owner, who could not know better."""
+    desk = Desk(W)
+    desk.start(flow(task("t")))
+    successor = Desk(W, worker("v"), name="n", store=desk.store)
+    successor.unlink("w")
+    successor.leave("w")
+    successor.step(after=9.0)
+    successor.claim()
+    assert dispatched(successor.step(after=9.0)) == []
+    assert dispatched(successor.step(after=1.1)) == [("v", "t", 2)]
+
+
 def test_without_a_registry_session_new_runs_are_refused_and_old_ones_go_on() -> None:
     desk = Desk(W)
     (key,) = keys(desk.submit(flow(task("a"), task("b", "a"))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dsfast.engine import events as ev
-from dsfast.engine.worker import TIMEOUT_GRACE_SECONDS
+from dsfast.engine.worker import RECHECK_SECONDS, TIMEOUT_GRACE_SECONDS
 from dsfast.model import AttemptState, Member, Outcome
 from dsfast.wire import commands as cmd
 from tests.engine_kit import WALL, Bench, execute, positions, sent
@@ -367,6 +367,25 @@ def test_a_worker_without_lease_goes_on_for_masters_that_are_linked() -> None:
     bench.hears("far", execute(2, 0))
     bench.step(lost())
     assert [kill.key for kill in bench.unlink("far").kills] == [(2, 0, 1)]
+
+
+def test_a_worker_without_lease_has_its_masters_make_sure_of_what_it_runs() -> None:
+    bench = Bench("m", "idle")
+    bench.hears("m", execute(1, 0), execute(2, 0))
+    fx = bench.step(lost())
+    assert sent(fx, cmd.Recheck, to="m") == [cmd.Recheck((1, 2))]
+    assert sent(fx, cmd.Recheck, to="idle") == []
+    assert sent(bench.step(after=RECHECK_SECONDS), cmd.Recheck) == [cmd.Recheck((1, 2))]
+    assert [kill.key for kill in bench.hears("m", cmd.Disown(1)).kills] == [KEY]
+    assert bench.step(ev.SessionChanged("connected")).wake_at is None
+    assert not bench.hears("m", cmd.Disown(2)).kills
+
+
+def test_only_the_master_that_a_run_is_bound_to_can_disown_it() -> None:
+    bench = Bench("m", "other")
+    bench.hears("m", execute())
+    bench.step(lost())
+    assert not bench.hears("other", cmd.Disown(1)).kills
 
 
 def test_a_hiccup_of_the_registry_ends_nothing() -> None:

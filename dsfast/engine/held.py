@@ -1,0 +1,47 @@
+"""What a worker holds: attempts, and to whom it answers for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from dsfast.model import AttemptState, Outcome
+from dsfast.wire import commands as cmd
+
+
+class Phase(Enum):
+    """Where a held attempt stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    KILLING = "killing"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class Held:
+    """An attempt this worker answers for."""
+
+    execute: cmd.Execute
+    phase: Phase = Phase.QUEUED
+    began: float = 0.0  # monotonic, like `ended`
+    ended: float = 0.0
+    started_at: float = 0.0  # wall; 0 until its process runs
+    timeout: float | None = None  # seconds it may run
+    told: bool = False  # Started was said on the present link
+    end_as: AttemptState = AttemptState.KILLED  # what a kill under way will be reported as
+    reason: str = ""
+    outcome: Outcome | None = None
+
+    @property
+    def key(self) -> cmd.Attempt:
+        return (self.execute.run_id, self.execute.task, self.execute.attempt)
+
+
+@dataclass(slots=True)
+class Binding:
+    """Whom a run is reported to, and how many attempts of it are held."""
+
+    master: str
+    epoch: int
+    held: int = 0
