@@ -100,6 +100,7 @@ class Run:
             self.live[task] = live
         live.row.worker = worker
         live.row.dispatched_at = wall
+        live.row.reason = ""
         return live
 
     def awaits(self, worker: str, key: Attempt) -> Live | None:

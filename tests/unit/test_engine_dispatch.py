@@ -131,6 +131,7 @@ def test_a_refused_attempt_keeps_its_number_and_becomes_no_row_of_its_own() -> N
     (key,) = keys(fx)
     refuse(desk, "w", key)
     desk.step(after=RETRY_HERE_SECONDS)
+    assert [(row.state, row.reason) for row in desk.rows(key[0]).values()] == [(A.DISPATCHED, "")]
     desk.ended("w", key)
     assert desk.states(key[0]) == {(0, 1): A.SUCCEEDED}
 
