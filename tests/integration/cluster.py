@@ -12,8 +12,7 @@ from pathlib import Path
 
 from dsfast.client import Client
 from dsfast.errors import DsfastError, Unavailable
-from dsfast.runtime.up import free_port
-from tests.integration.local_cluster import clean_environ
+from tests.integration.local_cluster import clean_environ, free_port
 
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.02

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsfast.client import Client
-from dsfast.runtime.up import free_port
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
 SLOTS = 2
+PORTS = (20_000, 32_000)
 
 
 @dataclass(slots=True)
@@ -87,6 +89,18 @@ def run_dsfast(
         timeout=COMMAND_SECONDS,
         check=False,
     )
+
+
+def free_port() -> int:
+    """A free port below those that the kernel hands out by itself, so that no other daemon is given it meanwhile."""
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 @contextmanager

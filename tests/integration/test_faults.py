@@ -12,9 +12,8 @@ import msgspec
 import pytest
 
 from dsfast.model import Task, Workflow, canonical
-from dsfast.runtime.up import free_port
 from tests.integration.cluster import Cluster, cluster
-from tests.integration.local_cluster import clean_environ, run_dsfast
+from tests.integration.local_cluster import clean_environ, free_port, run_dsfast
 from tests.servers.postgres import PostgresServer
 from tests.workflows import config, flat, shell
 
