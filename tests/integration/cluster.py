@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dsfast.client import Client
 from dsfast.errors import DsfastError, Unavailable
+from dsfast.runtime.keys import load_keys
 from tests.integration.local_cluster import clean_environ, free_port
 
 READY_SECONDS = 60.0
@@ -24,6 +25,8 @@ class Cluster:
 
     def __init__(self, folder: Path, store_url: str, registry_url: str, *, session_seconds: float = 4.0) -> None:
         self.folder = folder
+        (folder / "state").mkdir(mode=0o700, exist_ok=True)
+        load_keys(folder / "state" / "cluster.key", create=True)  # an api does not make one, and may come first
         self.port = free_port()
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.environ = clean_environ(folder) | {
