@@ -17,12 +17,14 @@ from collections.abc import Iterable
 
 from dsfast.engine import events as ev
 from dsfast.engine.core import Core
+from dsfast.engine.credible import short
 from dsfast.engine.effects import Claim, MasterEffects
 from dsfast.engine.plan import compile_body
 from dsfast.engine.run import Live, Run
-from dsfast.engine.states import Step
+from dsfast.engine.states import RUN_STEPS, Step, next_state
 from dsfast.engine.workers import Worker
-from dsfast.model import Member
+from dsfast.errors import UsageError
+from dsfast.model import AttemptState, Member
 from dsfast.rows import OwnedRun
 from dsfast.wire import commands as cmd
 
@@ -129,9 +131,13 @@ def claim_rest(core: Core, fx: MasterEffects) -> None:
 
 def on_claimed(core: Core, e: ev.Claimed, fx: MasterEffects) -> None:
     """Continue runs read back from the store: adopt what may still run, open what is ready."""
+    claimed = {owned.run.id for owned in e.runs}
     for owned in e.runs:
         _retract(core, owned.run.id, fx)
-    claimed = {_restore(core, owned, fx).id for owned in e.runs}
+        try:
+            _restore(core, owned, fx)
+        except UsageError as error:
+            _abandon(core, owned, f"the definition cannot be read by this version: {error}", fx)
     for worker in list(core.dispatcher.workers.values()):
         if worker.linked:
             _adopt(core, worker, claimed & core.runs.keys(), fx)
@@ -151,9 +157,11 @@ def _retract(core: Core, run_id: int, fx: MasterEffects) -> None:
     fx.ended = [ended for ended in fx.ended if ended != run_id]
 
 
-def _restore(core: Core, owned: OwnedRun, fx: MasterEffects) -> Run:
-    plan = core.known_plan(owned.run.digest) or compile_body(owned.body)
-    run = core.runs[owned.run.id] = Run(owned.run, core.remember(plan))
+def _restore(core: Core, owned: OwnedRun, fx: MasterEffects) -> None:
+    plan = core.known_plan(owned.run.digest)
+    if plan is None:
+        plan = core.remember(compile_body(owned.body))
+    run = core.runs[owned.run.id] = Run(owned.run, plan)
     restored = run.restore(owned.attempts)
     for live in restored.adopt:
         _bind_restored(core, live)
@@ -162,7 +170,20 @@ def _restore(core: Core, owned: OwnedRun, fx: MasterEffects) -> Run:
     for task, due in restored.open:
         core.open_later(run, task, due - core.wall)
     core.end_if_over(run, fx)
-    return run
+
+
+def _abandon(core: Core, owned: OwnedRun, reason: str, fx: MasterEffects) -> None:
+    """Fail a run that nobody can continue, rather than the master; what runs of it is killed as a stray."""
+    row = owned.run
+    row.state = next_state(RUN_STEPS, row.state, Step.FAIL, row.id)
+    row.owner, row.ended_at, row.reason = None, core.wall, short(reason)
+    fx.batch.runs[row.id] = row
+    fx.batch.epochs[row.id] = row.epoch
+    for attempt in owned.attempts:
+        if not attempt.state.final:
+            attempt.state, attempt.ended_at, attempt.reason = AttemptState.FAILOVER, core.wall, "its run has failed"
+            fx.batch.attempts[row.id, attempt.task, attempt.attempt] = attempt
+    fx.ended.append(row.id)
 
 
 def _bind_restored(core: Core, live: Live) -> None:

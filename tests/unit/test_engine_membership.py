@@ -306,6 +306,24 @@ def test_a_run_that_is_claimed_twice_is_continued_from_what_was_read_last() -> N
     assert successor.states(key[0]) == {(0, 1): A.SUCCEEDED}
 
 
+def test_a_run_that_cannot_be_continued_fails_and_not_the_masters_one_after_the_other() -> None:
+    """A version that refuses what a former one took must not end on it."""
+    desk = Desk(W)
+    (key,) = keys(desk.submit(flow(task("t"), task("u", "t"))))
+    other = desk.start(flow(task("fine"), name="fine"))
+    desk.store.definitions[desk.store.runs[key[0]].digest] = b'{"name":"flow","tasks":[{"name":"t"}]}'
+    successor = Desk(W, name="n", store=desk.store)
+    fx = successor.claim()
+    assert fx.ended == [key[0]]
+    row = successor.store.runs[key[0]]
+    assert (row.state, row.owner) == (R.FAILED, None)
+    assert "cannot be read by this version: not a workflow" in row.reason
+    assert successor.states(key[0]) == {(0, 1): A.FAILOVER}
+    assert list(successor.core.runs) == [other]
+    fx = successor.hears("w", cmd.Holding((), (key,)))
+    assert [kill.reason for kill in sent(successor.step(ev.RunsEnded(fx.lookups, {key[0]: 2})), cmd.Kill)]
+
+
 def test_who_lost_runs_looks_later_whether_their_owner_lives() -> None:
     desk = Desk(W)
     run_id = desk.start(flow(task("t")))
