@@ -89,6 +89,27 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
         return min(self.delay * self.backoff ** min(failures - 1, 64), self.delay_max)
 
 
+class OnDisconnect(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What becomes of an attempt whose worker nobody can see: no lease, and no link to the master of its run.
+
+    `stop_after` are the seconds that the worker lets it run on before it ends it; None is none, or without end where
+    it is not replaced. Masters wait `replace_after` seconds, and never less than the worker needs to have ended it.
+    Without `replace` they wait for the worker, or for proof that it is dead, however long that takes.
+    """
+
+    replace: bool = True
+    stop_after: float | None = None
+    replace_after: float = 0.0
+
+    @property
+    def runs_on(self) -> float | None:
+        """Seconds that the worker lets the attempt run on; None is without end."""
+        return 0.0 if self.stop_after is None and self.replace else self.stop_after
+
+
+REPLACE = OnDisconnect()  # as soon as the worker must have ended it
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One node of a workflow. `config` holds the settings of its type, as JSON."""
 
@@ -104,6 +125,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     env: dict[str, str] = {}
     workdir: str | None = None
     enabled: bool = True
+    on_disconnect: OnDisconnect | None = None  # None: as the cluster is configured
 
 
 class Workflow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -52,6 +52,13 @@ class ClusterConfig:
     tls_key: Path = setting("{state_dir}/tls.key", kinds.PATH, "The private key of the certificate (PEM).")
     heartbeat_seconds: float = setting(2, kinds.DURATION, "Time between two heartbeats on a link.")
     heartbeat_timeout_seconds: float = setting(6, kinds.DURATION, "Silence on a link after which the peer is dead.")
+    replace: bool = setting(
+        "on", kinds.SWITCH, "Whether tasks of a worker that nobody can see are started elsewhere (on_disconnect)."
+    )
+    stop_after_seconds: float = setting(
+        0, kinds.DURATION, "How long such a worker lets them run on; 0: not at all, or without end if not replaced."
+    )
+    replace_after_seconds: float = setting(0, kinds.DURATION, "The least time before they are started elsewhere.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

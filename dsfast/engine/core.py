@@ -20,11 +20,11 @@ from dsfast.engine.balance import POLICIES
 from dsfast.engine.deadlines import Deadlines
 from dsfast.engine.dispatch import Dispatcher
 from dsfast.engine.effects import MasterEffects
-from dsfast.engine.plan import Plan
+from dsfast.engine.plan import Plan, compile_body
 from dsfast.engine.run import Live, Run
 from dsfast.engine.states import ATTEMPT_STEPS, RUN_STEPS, Step, next_state
 from dsfast.ids import RunIds
-from dsfast.model import AttemptState, Member, RunState
+from dsfast.model import REPLACE, AttemptState, Member, OnDisconnect, RunState
 from dsfast.wire import commands as cmd
 
 PLANS_MAX = 256  # compiled definitions kept for runs to come
@@ -39,6 +39,7 @@ class MasterSettings:
     # How long a worker that has neither link nor lease may still run what is bound to it: until it notices, by a
     # heartbeat that stays unanswered (6 s) or by its master's second Recheck (2 s and two commits), and has ended it.
     absent_seconds: float = 10.0
+    on_disconnect: OnDisconnect = REPLACE  # of tasks that do not say; the same on all masters of a cluster
 
 
 class Core:
@@ -62,6 +63,10 @@ class Core:
         self._plans: OrderedDict[str, Plan] = OrderedDict()
 
     # -- definitions --------------------------------------------------------------------------------------
+
+    def compile(self, body: bytes) -> Plan:
+        """The plan of a definition that is not known yet. Raises UsageError when it is not a workflow."""
+        return compile_body(body, self.settings.on_disconnect)
 
     def known_plan(self, digest: str) -> Plan | None:
         return self._plans.get(digest)

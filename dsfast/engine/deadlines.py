@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator
 from dsfast._core.queue import PriorityQueue
 
 MICROSECONDS = 1_000_000
+TICK_SECONDS = 1 / MICROSECONDS  # what is nearer than this is due
 
 
 class Deadlines:

@@ -88,11 +88,15 @@ class RunsEnded:
 
 @dataclass(slots=True)
 class AttemptStarted:
-    """An attempt's process runs (told to a worker by its task type); it may run for `timeout` seconds."""
+    """An attempt's process runs (told to a worker by its task type); it may run for `timeout` seconds.
+
+    Without lease and link it may run on for `runs_on` seconds; None is without end.
+    """
 
     key: Attempt
     wall: float
     timeout: float | None = None
+    runs_on: float | None = 0.0
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dsfast.engine.deadlines import Deadlines
 from dsfast.engine.dispatch import Dispatcher, Group
 from dsfast.engine.run import Live, Run
-from dsfast.model import AttemptState
+from dsfast.engine.workers import Worker
+from dsfast.model import AttemptState, OnDisconnect
 from dsfast.wire.commands import Explained
 
 NEEDS_SHOWN = 3  # of the tasks that one waits for; the rest is a number
@@ -27,7 +28,7 @@ def explain(run: Run, dispatcher: Dispatcher, deadlines: Deadlines, now: float, 
 def _why(run: Run, task: int, dispatcher: Dispatcher, deadlines: Deadlines, now: float) -> tuple[str, str]:
     live = run.live.get(task)
     if live is not None and live.row.worker is not None:
-        return _why_live(live, dispatcher)
+        return _why_live(run, live, dispatcher, now)
     needs = [need for need in run.dag.predecessors(task) if not run.dag.decided(need)]
     if needs:
         return "waiting", f"waits for {_some(run, needs)}"
@@ -38,16 +39,25 @@ def _why(run: Run, task: int, dispatcher: Dispatcher, deadlines: Deadlines, now:
     return "queued", _why_queued(run, dispatcher.group(run.plan.traits[task].group))
 
 
-def _why_live(live: Live, dispatcher: Dispatcher) -> tuple[str, str]:
+def _why_live(run: Run, live: Live, dispatcher: Dispatcher, now: float) -> tuple[str, str]:
     worker = dispatcher.workers[live.row.worker or ""]
     if not worker.linked:
         state = "running" if live.row.state is AttemptState.RUNNING else "dispatched"
-        return state, f"worker {worker.member.name} is out of reach; once it is known to be gone the task is replaced"
+        return state, _why_out_of_reach(worker, run.plan.traits[live.row.task].on_disconnect, now)
     if live.kill_reason is not None:
         return "killing", f"being killed on worker {worker.member.name}: {live.kill_reason}"
     if live.row.state is AttemptState.RUNNING:
         return "running", f"runs on worker {worker.member.name}"
     return "dispatched", f"sent to worker {worker.member.name}, which has not said yet that it runs"
+
+
+def _why_out_of_reach(worker: Worker, policy: OnDisconnect, now: float) -> str:
+    since = f" for {now - worker.absent_since:.0f} s" if worker.absent_since is not None else ""
+    if policy.replace:
+        then = "once it must have ended the task, the task is replaced"
+    else:
+        then = "the task is not replaced before its worker is back or known to be dead (on_disconnect)"
+    return f"worker {worker.member.name} is out of reach{since}; {then}"
 
 
 def _some(run: Run, needs: list[int]) -> str:

@@ -28,6 +28,7 @@ class Held:
     ended: float = 0.0
     started_at: float = 0.0  # wall; 0 until its process runs
     timeout: float | None = None  # seconds it may run
+    runs_on: float | None = 0.0  # seconds it may run on without lease and link; None: without end
     told: bool = False  # Started was said on the present link
     end_as: AttemptState = AttemptState.KILLED  # what a kill under way will be reported as
     reason: str = ""
@@ -36,6 +37,11 @@ class Held:
     @property
     def key(self) -> cmd.Attempt:
         return (self.execute.run_id, self.execute.task, self.execute.attempt)
+
+    @property
+    def parting(self) -> tuple[str, cmd.Attempt]:
+        """The deadline at which it ends if nobody who may answer for it is back by then."""
+        return ("parting", self.key)
 
 
 @dataclass(slots=True)

@@ -13,13 +13,14 @@ for what a share left behind.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from dsfast.engine import events as ev
 from dsfast.engine.core import Core
 from dsfast.engine.credible import short
+from dsfast.engine.deadlines import TICK_SECONDS
 from dsfast.engine.effects import Claim, MasterEffects
-from dsfast.engine.plan import compile_body
 from dsfast.engine.run import Live, Run
 from dsfast.engine.states import RUN_STEPS, Step, next_state
 from dsfast.engine.workers import Worker
@@ -90,18 +91,38 @@ def on_session(core: Core, e: ev.SessionChanged, fx: MasterEffects) -> None:
 
 def _look_out_for(core: Core, worker: Worker) -> None:
     """A worker with neither link nor lease has `absent_seconds` to come back, or to end its own tasks if it cannot."""
-    deadline = ("absent", worker.id)
     if worker.linked or worker.id in core.members:
-        core.deadlines.cancel(deadline)
-    elif core.deadlines.at(deadline) is None:
-        core.deadlines.set(deadline, core.now + core.settings.absent_seconds)
+        worker.absent_since = None
+        core.deadlines.cancel(("absent", worker.id))
+    elif worker.absent_since is None:
+        worker.absent_since = core.now
+        core.deadlines.set(("absent", worker.id), core.now + core.settings.absent_seconds)
 
 
 def on_absent(core: Core, worker_id: str, fx: MasterEffects) -> None:
-    """Nobody has seen this worker for long enough to be sure."""
+    """Nobody has seen this worker for long enough to be sure that it has ended what it may not run on with."""
     worker = core.dispatcher.workers.get(worker_id)
-    if worker is not None:
+    if worker is None or worker.absent_since is None:
+        return
+    later = []
+    for live in list(worker.live.values()):
+        at = worker.absent_since + _patience(core, live)
+        if at - core.now < TICK_SECONDS:
+            core.settle(core.runs[live.row.run_id], live, Step.LOSE, GONE, core.wall, fx)
+        else:
+            later.append(at)
+    if not worker.live:
         _bury(core, worker, GONE, fx)
+    elif min(later) < math.inf:
+        core.deadlines.set(("absent", worker.id), min(later))
+
+
+def _patience(core: Core, live: Live) -> float:
+    """How many seconds its worker must be absent before this attempt may be replaced."""
+    policy = core.runs[live.row.run_id].plan.traits[live.row.task].on_disconnect
+    if not policy.replace:
+        return math.inf
+    return max(policy.replace_after, (policy.runs_on or 0.0) + core.settings.absent_seconds)
 
 
 def _bury(core: Core, worker: Worker, reason: str, fx: MasterEffects) -> None:
@@ -160,7 +181,7 @@ def _retract(core: Core, run_id: int, fx: MasterEffects) -> None:
 def _restore(core: Core, owned: OwnedRun, fx: MasterEffects) -> None:
     plan = core.known_plan(owned.run.digest)
     if plan is None:
-        plan = core.remember(compile_body(owned.body))
+        plan = core.remember(core.compile(owned.body))
     run = core.runs[owned.run.id] = Run(owned.run, plan)
     restored = run.restore(owned.attempts)
     for live in restored.adopt:
@@ -192,7 +213,7 @@ def _bind_restored(core: Core, live: Live) -> None:
     if worker is None:
         name, _, boot = worker_id.rpartition("@")
         worker = core.dispatcher.add_worker(core.members.get(worker_id) or Member("worker", name, boot))
-    core.deadlines.cancel(("absent", worker.id))  # it has all its time from now: it may just have been told
+    worker.absent_since = None  # it has all its time from now: it may just have been told
     _look_out_for(core, worker)
     worker.live[live.key] = live
 

@@ -20,8 +20,10 @@ from dsfast.model import (
     BACKOFF_MAX,
     DURATION_SECONDS_MAX,
     NAME_LENGTH_MAX,
+    REPLACE,
     RETRIES_MAX,
     TASKS_MAX,
+    OnDisconnect,
     OnFailure,
     Priority,
     Retry,
@@ -41,6 +43,7 @@ class Traits(NamedTuple):
     retry: Retry
     delay: float
     enabled: bool
+    on_disconnect: OnDisconnect
 
 
 @dataclass(slots=True)
@@ -82,18 +85,19 @@ def digest_of(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def compile_body(body: bytes) -> Plan:
+def compile_body(body: bytes, on_disconnect: OnDisconnect = REPLACE) -> Plan:
     """Compile canonical JSON. Raises UsageError when it is not a workflow."""
     try:
-        return compile_plan(parse_canonical(body), digest_of(body))
+        return compile_plan(parse_canonical(body), digest_of(body), on_disconnect)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"not a workflow: {error}") from None
 
 
-def compile_plan(workflow: Workflow, digest: str) -> Plan:
+def compile_plan(workflow: Workflow, digest: str, on_disconnect: OnDisconnect = REPLACE) -> Plan:
     """Compile a workflow. Raises UsageError for an unknown need, a repeated name, a cycle or an impossible time.
 
-    What reaches a master may have been checked by nobody, and must not be able to end it.
+    `on_disconnect` is for tasks that say nothing of their own. What reaches a master may have been checked by nobody,
+    and must not be able to end it.
     """
     tasks = workflow.tasks
     _refuse_impossible(workflow)
@@ -105,8 +109,8 @@ def compile_plan(workflow: Workflow, digest: str) -> Plan:
         name=workflow.name,
         digest=digest,
         names=[task.name for task in tasks],
-        specs=_specs(tasks),
-        traits=_traits(tasks),
+        specs=_specs(tasks, on_disconnect),
+        traits=_traits(tasks, on_disconnect),
         sources=sources,
         targets=targets,
         params=workflow.params,
@@ -125,7 +129,10 @@ def _refuse_impossible(workflow: Workflow) -> None:
         raise UsageError(f"a name in workflow {workflow.name[:20]!r} is longer than {NAME_LENGTH_MAX} characters")
     for task in workflow.tasks:
         retry, timeout = task.retry, DURATION_SECONDS_MAX if task.timeout is None else task.timeout
-        longest, shortest = max(task.delay, retry.delay, retry.delay_max), min(task.delay, retry.delay, retry.delay_max)
+        times = [task.delay, retry.delay, retry.delay_max]
+        if task.on_disconnect is not None:
+            times += [task.on_disconnect.stop_after or 0.0, task.on_disconnect.replace_after]
+        longest, shortest = max(times), min(times)
         if shortest < 0 or longest > DURATION_SECONDS_MAX or not 0 < timeout <= DURATION_SECONDS_MAX:
             raise UsageError(f"task {task.name!r}: a delay or timeout is negative, or longer than ten years")
         if not (0 <= retry.limit <= RETRIES_MAX and 1 <= retry.backoff <= BACKOFF_MAX):
@@ -152,19 +159,23 @@ def _edges(tasks: tuple[Task, ...], index: dict[str, int]) -> tuple[array[int], 
     return sources, targets
 
 
-def _specs(tasks: Iterable[Task]) -> list[bytes]:
+def _specs(tasks: Iterable[Task], default: OnDisconnect) -> list[bytes]:
     shared: dict[bytes, bytes] = {}
     encode = msgspec.json.Encoder().encode
     specs = []
     for task in tasks:
-        spec = encode(TaskSpec(task.type, task.config, task.env, task.workdir, task.timeout))
+        runs_on = (task.on_disconnect or default).runs_on
+        spec = encode(TaskSpec(task.type, task.config, task.env, task.workdir, task.timeout, runs_on))
         specs.append(shared.setdefault(spec, spec))
     return specs
 
 
-def _traits(tasks: Iterable[Task]) -> list[Traits]:
+def _traits(tasks: Iterable[Task], default: OnDisconnect) -> list[Traits]:
     shared: dict[Traits, Traits] = {}
-    traits = (Traits(task.group, task.priority, task.retry, task.delay, task.enabled) for task in tasks)
+    traits = (
+        Traits(task.group, task.priority, task.retry, task.delay, task.enabled, task.on_disconnect or default)
+        for task in tasks
+    )
     return [shared.setdefault(each, each) for each in traits]
 
 

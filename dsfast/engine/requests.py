@@ -9,7 +9,7 @@ from dsfast.engine.credible import short
 from dsfast.engine.effects import MasterEffects
 from dsfast.engine.events import Received
 from dsfast.engine.explain import explain
-from dsfast.engine.plan import Plan, compile_body, digest_of
+from dsfast.engine.plan import Plan, digest_of
 from dsfast.engine.run import Run
 from dsfast.errors import UsageError
 from dsfast.model import DURATION_SECONDS_MAX, NAME_LENGTH_MAX, PARAMS_BYTES_MAX, RunState
@@ -35,7 +35,7 @@ def on_submit(core: Core, e: Received, c: cmd.Submit, fx: MasterEffects) -> None
 
 def _new_run(core: Core, c: cmd.Submit, fx: MasterEffects) -> Run:
     known = core.known_plan(digest_of(c.workflow))
-    plan = compile_body(c.workflow) if known is None else known
+    plan = core.compile(c.workflow) if known is None else known
     _check_params(plan, c.params)
     if c.idempotency_key is not None and not 0 < len(c.idempotency_key) <= NAME_LENGTH_MAX:
         raise UsageError(f"an idempotency key has 1 to {NAME_LENGTH_MAX} characters")

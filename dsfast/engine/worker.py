@@ -146,6 +146,7 @@ class WorkerEngine:
                 mine.append(held)
             elif binding.master == peer or binding.master not in self.masters or held.phase is Phase.ENDED:
                 strays.append(held)
+        self._stay_with(mine)
         for held in mine:
             self._report(held, fx)
         fx.sends.append((peer, 0, cmd.Holding(tuple(admitted), tuple(held.key for held in mine), c.serial)))
@@ -193,7 +194,7 @@ class WorkerEngine:
         if held is not None and held.phase is not Phase.ENDED:
             held.started_at = e.wall
             self._news.append(held)
-            held.timeout = e.timeout
+            held.timeout, held.runs_on = e.timeout, e.runs_on
             if e.timeout is not None:
                 self.deadlines.set(held.key, self._now + e.timeout)
 
@@ -218,6 +219,7 @@ class WorkerEngine:
     def _end(self, held: Held, outcome: Outcome, fx: WorkerEffects) -> None:
         held.phase, held.outcome, held.ended = Phase.ENDED, outcome, self._now
         self.deadlines.cancel(held.key)
+        self.deadlines.cancel(held.parting)
         self._report(held, fx)
 
     def _on_attempt_refused(self, e: ev.AttemptRefused, fx: WorkerEffects) -> None:
@@ -242,6 +244,7 @@ class WorkerEngine:
         if e.state == "connected":
             self.listed = True
             self.deadlines.cancel(FENCE)
+            self._stay_with(self.held.values())
         elif e.state == "lost" and self.listed:
             self.listed = False
             self._fence(fx)
@@ -253,19 +256,28 @@ class WorkerEngine:
             if binding.master in self.masters:
                 asked.setdefault(binding.master, []).append(run_id)
             else:
-                self._end_run(run_id, fx)
+                self._part_with(run_id, fx)
         fx.sends += [(master, 0, cmd.Recheck(tuple(runs))) for master, runs in asked.items()]
         self.deadlines.set(FENCE, self._now + RECHECK_SECONDS)
 
-    def _end_run(self, run_id: int, fx: WorkerEffects) -> None:
+    def _part_with(self, run_id: int, fx: WorkerEffects) -> None:
+        """End what is held of this run, now or once it has run on for as long as its `on_disconnect` says."""
         for held in [held for held in self.held.values() if held.execute.run_id == run_id]:
-            if held.phase is not Phase.ENDED:
+            if held.phase is Phase.RUNNING and held.runs_on != 0:
+                if held.runs_on is not None and self.deadlines.at(held.parting) is None:
+                    self.deadlines.set(held.parting, self._now + held.runs_on)
+            elif held.phase is not Phase.ENDED:
                 self._kill(held, 0.0, AttemptState.FAILOVER, FENCED, fx)
+
+    def _stay_with(self, helds: Iterable[Held]) -> None:
+        """Somebody who may answer for these is back in time."""
+        for held in helds:
+            self.deadlines.cancel(held.parting)
 
     def _on_disown(self, peer: str, c: cmd.Disown, fx: WorkerEffects) -> None:
         binding = self.bindings.get(c.run_id)
         if binding is not None and binding.master == peer and not self.listed:
-            self._end_run(c.run_id, fx)
+            self._part_with(c.run_id, fx)
 
     # -- drain and stop ---------------------------------------------------------------------------------------
 
@@ -300,6 +312,9 @@ class WorkerEngine:
     def _on_due(self, key: Hashable, fx: WorkerEffects) -> None:
         if key == FENCE:
             self._fence(fx)
+            return
+        if isinstance(key, tuple) and key[0] == "parting":
+            self._kill(self.held[key[1]], 0.0, AttemptState.FAILOVER, FENCED, fx)
             return
         held = self.held.get(key)  # type: ignore[call-overload]
         if held is not None and held.phase is Phase.RUNNING:

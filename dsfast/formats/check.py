@@ -18,7 +18,7 @@ from dsfast.formats.findings import Findings, Path, field_text
 from dsfast.formats.nesting import NESTING_MAX, nested_beyond
 from dsfast.formats.outputs import check_reads
 from dsfast.formats.settings import Settings
-from dsfast.model import NAME_LENGTH_MAX, PARAMS_BYTES_MAX, TASKS_MAX, Retry, Task, Workflow
+from dsfast.model import NAME_LENGTH_MAX, PARAMS_BYTES_MAX, TASKS_MAX, OnDisconnect, Retry, Task, Workflow
 from dsfast.templates import is_template
 
 DURATION_SECONDS_MAX = 10 * 366 * 86_400  # ten years: anything longer is milliseconds taken for seconds
@@ -113,6 +113,8 @@ def _check_task(task: Task, at: Path, findings: Findings) -> None:
     if task.timeout is not None and not 0 < task.timeout <= DURATION_SECONDS_MAX:
         findings.add((*at, "timeout"), f"must be more than 0 and at most ten years, not {task.timeout:g} s")
     _check_duration(task.delay, (*at, "delay"), findings)
+    if task.on_disconnect is not None:
+        _check_on_disconnect(task.on_disconnect, (*at, "on_disconnect"), findings)
     if task.workdir is not None:
         _check_workdir(task.workdir, (*at, "workdir"), findings)
     for name, value in task.env.items():
@@ -129,6 +131,14 @@ def _check_retry(retry: Retry, at: Path, findings: Findings) -> None:
         findings.add((*at, "backoff"), f"must be 1 to {BACKOFF_MAX:g}, not {retry.backoff:g}")
     _check_duration(retry.delay, (*at, "delay"), findings)
     _check_duration(retry.delay_max, (*at, "delay_max"), findings)
+
+
+def _check_on_disconnect(policy: OnDisconnect, at: Path, findings: Findings) -> None:
+    if policy.stop_after is not None:
+        _check_duration(policy.stop_after, (*at, "stop_after"), findings)
+    _check_duration(policy.replace_after, (*at, "replace_after"), findings)
+    if policy.replace_after and not policy.replace:
+        findings.add((*at, "replace_after"), "has no meaning where `replace` is false: the task is never replaced")
 
 
 def _check_duration(seconds: float, path: Path, findings: Findings) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from dsfast.formats.durations import duration_text
 from dsfast.formats.yaml_workflow import SHELL_KEYS
-from dsfast.model import OnFailure, Priority, Retry, Task, Workflow
+from dsfast.model import OnDisconnect, OnFailure, Priority, Retry, Task, Workflow
 
 WIDTH_MAX = 100  # characters of a list on one line
 KEY_LENGTH_MAX = 1000  # characters; YAML readers give up on a plain `key:` of more than 1024
@@ -71,6 +71,8 @@ def _task(task: Task) -> dict[str, Any]:
         fields["working_dir"] = task.workdir
     if not task.enabled:
         fields["enabled"] = False
+    if task.on_disconnect is not None:
+        fields["on_disconnect"] = _on_disconnect(task.on_disconnect)
     return fields
 
 
@@ -84,6 +86,15 @@ def _retries(retry: Retry) -> Any:
         fields["backoff"] = int(retry.backoff) if retry.backoff == int(retry.backoff) else retry.backoff
     if retry.delay_max != Retry().delay_max:
         fields["delay_max"] = duration_text(retry.delay_max)
+    return fields
+
+
+def _on_disconnect(policy: OnDisconnect) -> dict[str, Any]:
+    fields: dict[str, Any] = {"replace": policy.replace}
+    if policy.stop_after is not None:
+        fields["stop_after"] = duration_text(policy.stop_after)
+    if policy.replace_after:
+        fields["replace_after"] = duration_text(policy.replace_after)
     return fields
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from dsfast.formats.durations import parse_duration
 from dsfast.formats.findings import Findings, Path
-from dsfast.model import OnFailure, Priority, Retry
+from dsfast.model import OnDisconnect, OnFailure, Priority, Retry
 
 PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 ON_FAILURE = {choice.name.lower(): choice for choice in OnFailure}
 RETRY_KEYS = ("limit", "delay", "backoff", "delay_max")
+
+ON_DISCONNECT_KEYS = ("replace", "stop_after", "replace_after")
 
 Reader = Callable[[Any, Path, Findings], Any]  # returns None for what it has refused
 
@@ -113,6 +115,22 @@ def _read_retry_field(key: str, value: Any, at: Path, findings: Findings) -> int
     return None
 
 
+def read_on_disconnect(value: Any, at: Path, findings: Findings) -> OnDisconnect | None:
+    if not isinstance(value, dict):
+        findings.add(at, f"must be a mapping of {', '.join(ON_DISCONNECT_KEYS)}, not {kind(value)}")
+        return None
+    fields: dict[str, Any] = {}
+    for key, each in value.items():
+        if key not in ON_DISCONNECT_KEYS:
+            otherwise = f"there are {', '.join(ON_DISCONNECT_KEYS)}"
+            findings.add((*at, key), f"it has no `{key}`", findings.near(key, ON_DISCONNECT_KEYS, otherwise))
+            continue
+        read = (read_bool if key == "replace" else read_duration)(each, (*at, key), findings)
+        if read is not None:
+            fields[key] = read
+    return OnDisconnect(**fields)
+
+
 def read_env(value: Any, at: Path, findings: Findings) -> dict[str, str] | None:
     if not isinstance(value, dict):
         findings.add(at, f"must be a mapping of names to values, not {kind(value)}")
@@ -152,4 +170,5 @@ TASK_KEYS = {
     "env": Key("env", read_env),
     "working_dir": Key("workdir", read_text),
     "enabled": Key("enabled", read_bool),
+    "on_disconnect": Key("on_disconnect", read_on_disconnect),
 }

@@ -81,9 +81,9 @@ class Executor:
             job = Job(*key, execute.name, config, {}, NO_PATH, NO_PATH, NO_PATH, 0, inputs.get("params", {}))
         else:
             job = self._job(key, execute, kind, spec, config, inputs)
-        self._run(key, kind, job, spec.timeout)
+        self._run(key, kind, job, spec)
 
-    def _run(self, key: Attempt, kind: TaskType, job: Job, timeout: float | None) -> None:
+    def _run(self, key: Attempt, kind: TaskType, job: Job, spec: TaskSpec) -> None:
         ended = False
 
         def done(outcome: Outcome) -> None:
@@ -100,7 +100,7 @@ class Executor:
             raise
         if not ended:
             self._running[key] = execution
-            self._put(ev.AttemptStarted(key, time.time(), timeout))
+            self._put(ev.AttemptStarted(key, time.time(), spec.timeout, spec.runs_on))
 
     def _job(
         self, key: Attempt, execute: Execute, kind: TaskType, spec: TaskSpec, config: Any, inputs: dict[str, Any]

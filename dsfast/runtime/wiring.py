@@ -17,7 +17,7 @@ from dsfast.config import Config, MasterConfig, WorkerConfig, advertised_host
 from dsfast.engine.events import Event
 from dsfast.engine.master import MasterEngine, MasterSettings
 from dsfast.engine.worker import WorkerEngine
-from dsfast.model import Member
+from dsfast.model import Member, OnDisconnect
 from dsfast.registry.base import Registry
 from dsfast.runtime.executor import Executor, ExecutorSettings
 from dsfast.runtime.inbox import Inbox
@@ -79,7 +79,9 @@ async def build_master(around: Surroundings, store: Store, *, alone: bool = Fals
     load: Callable[[], int] = lambda: len(engine.core.runs)  # noqa: E731 - the engine comes after the port is known
     links = around.links(new_member("master", config), inbox.put, load)
     await links.listen(config.host, config.port, sock=around.sock, allow_remote=around.allow_remote)
-    settings = MasterSettings(config.policy, config.kill_grace_seconds, around.absent_seconds)
+    cluster = around.config.cluster
+    on_disconnect = OnDisconnect(cluster.replace, cluster.stop_after_seconds or None, cluster.replace_after_seconds)
+    settings = MasterSettings(config.policy, config.kill_grace_seconds, around.absent_seconds, on_disconnect)
     engine = MasterEngine(links.me, settings, around.rng)
     return Master(engine, store, around.registry, links, inbox, around.log, alone=alone)
 

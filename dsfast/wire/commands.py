@@ -316,6 +316,7 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     env: dict[str, str] = {}
     workdir: str | None = None
     timeout: float | None = None
+    runs_on: float | None = 0.0  # seconds without lease and link after which the worker ends it; None: it does not
 
 
 Attempt = tuple[int, int, int]

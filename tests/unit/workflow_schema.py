@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from dsfast.formats.durations import UNITS
-from dsfast.formats.task_keys import ON_FAILURE, PRIORITIES, RETRY_KEYS, TASK_KEYS
+from dsfast.formats.task_keys import ON_DISCONNECT_KEYS, ON_FAILURE, PRIORITIES, RETRY_KEYS, TASK_KEYS
 from dsfast.formats.yaml_workflow import TOP_KEYS
 from dsfast.model import NAME_LENGTH_MAX
 from dsfast.tasks.base import TaskType
@@ -43,6 +43,15 @@ RETRIES: Schema = {
         },
     ]
 }
+ON_DISCONNECT: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "replace": {"type": "boolean", "description": "False: wait for the worker, or for proof that it is dead."},
+        "stop_after": {**DURATION, "description": "How long the worker lets the task run on before it ends it."},
+        "replace_after": {**DURATION, "description": "The least time before the task is started elsewhere."},
+    },
+}
 COMMON: dict[str, Schema] = {
     "type": {"type": "string", "description": "What runs the task; shell if there is a script."},
     "needs": {
@@ -61,6 +70,7 @@ COMMON: dict[str, Schema] = {
     },
     "working_dir": {"type": "string", "description": "The directory to run in; a private one if not said."},
     "enabled": {"type": "boolean", "description": "False: the task is passed over as if it had succeeded."},
+    "on_disconnect": {**ON_DISCONNECT, "description": "What becomes of it when nobody can see its worker any more."},
 }
 
 
@@ -117,6 +127,7 @@ def _top() -> dict[str, Schema]:
 def _without(name: str) -> dict[str, Schema]:
     assert list(COMMON) == list(TASK_KEYS)
     assert list(RETRIES["anyOf"][1]["properties"]) == list(RETRY_KEYS)
+    assert list(ON_DISCONNECT["properties"]) == list(ON_DISCONNECT_KEYS)
     return {key: each for key, each in COMMON.items() if key != name}
 
 
