@@ -94,6 +94,9 @@ class MasterConfig:
     advertise: str = setting("", kinds.TEXT, "Host name that others dial; empty: `host`, or the machine's name.")
     policy: str = setting("least_loaded", kinds.POLICY, "How a worker is chosen within a group.")
     kill_grace_seconds: float = setting(10, kinds.DURATION, "Time between SIGTERM and SIGKILL when a task is ended.")
+    failovers_max: int = setting(
+        10, kinds.COUNT, "How often a task may be lost with its worker; every further loss is a failure."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,9 @@ class MasterSettings:
     # How long a worker that has neither link nor lease may still run what is bound to it: until it notices, by a
     # heartbeat that stays unanswered (6 s) or by its master's second Recheck (2 s and two commits), and has ended it.
     absent_seconds: float = 10.0
+    failovers_max: int = (
+        10  # of one task: one that takes its worker down would else take down all, one by one, for ever
+    )
     on_disconnect: OnDisconnect = REPLACE  # of tasks that do not say; the same on all masters of a cluster
 
 
@@ -130,6 +133,8 @@ class Core:
     def settle(self, run: Run, live: Live, step: Step, reason: str, ended_at: float, fx: MasterEffects) -> None:
         """An attempt has ended: record it, give its credit back, and decide what follows from it."""
         row = live.row
+        if step is Step.LOSE and not run.may_fail_over(row.task, self.settings.failovers_max):
+            step, reason = Step.FAIL, f"{reason}; it counts as a failure after {self.settings.failovers_max} losses"
         row.state = next_state(ATTEMPT_STEPS, row.state, step, live.key)
         row.reason = reason
         row.ended_at = ended_at

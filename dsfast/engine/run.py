@@ -47,7 +47,8 @@ class Run:
     """The state of one run, and the decisions that concern it alone."""
 
     __slots__ = (
-        "_inputs", "counts", "dag", "delayed", "failing", "failures", "id", "live", "numbers", "outputs", "plan", "row",
+        "_inputs", "counts", "dag", "delayed", "failing", "failovers", "failures", "id", "live", "numbers", "outputs",
+        "plan", "row",
     )  # fmt: skip
 
     def __init__(self, row: RunRow, plan: Plan) -> None:
@@ -58,6 +59,7 @@ class Run:
         self.live: dict[int, Live] = {}
         self.numbers = array("i", bytes(4 * len(plan)))  # the last attempt's number, 0 for none
         self.failures: dict[int, int] = {}
+        self.failovers: dict[int, int] = {}
         self.outputs: dict[int, bytes] = {}
         self.delayed: set[int] = set()
         self.counts: dict[AttemptState, int] = {}
@@ -120,6 +122,11 @@ class Run:
         retry = self.plan.traits[task].retry
         return retry.wait(failures) if failures <= retry.limit else None
 
+    def may_fail_over(self, task: int, limit: int) -> bool:
+        """Count a loss; whether the task may go to another worker without that being a failure of its own."""
+        losses = self.failovers[task] = self.failovers.get(task, 0) + 1
+        return losses <= limit
+
     def give_up(self, task: int) -> bool:
         """The task will never succeed, nor will anything that depends on it; whether the run must stop now for it."""
         self.dag.skip(task)
@@ -159,6 +166,8 @@ class Run:
             self.numbers[row.task] = row.attempt
             if row.state is AttemptState.FAILED:
                 self.failures[row.task] = self.failures.get(row.task, 0) + 1
+            elif row.state is AttemptState.FAILOVER:
+                self.failovers[row.task] = self.failovers.get(row.task, 0) + 1
         restored = Restored([], [])
         frontier = self.dag.ready()
         while frontier:

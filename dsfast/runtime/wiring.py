@@ -81,7 +81,9 @@ async def build_master(around: Surroundings, store: Store, *, alone: bool = Fals
     await links.listen(config.host, config.port, sock=around.sock, allow_remote=around.allow_remote)
     cluster = around.config.cluster
     on_disconnect = OnDisconnect(cluster.replace, cluster.stop_after_seconds or None, cluster.replace_after_seconds)
-    settings = MasterSettings(config.policy, config.kill_grace_seconds, around.absent_seconds, on_disconnect)
+    settings = MasterSettings(
+        config.policy, config.kill_grace_seconds, around.absent_seconds, config.failovers_max, on_disconnect
+    )
     engine = MasterEngine(links.me, settings, around.rng)
     return Master(engine, store, around.registry, links, inbox, around.log, alone=alone)
 

@@ -53,7 +53,7 @@ class World:
         self.faults = Faults(self)
         self._lag = self.rng.choice((0.0002, 0.002, 0.05, 0.4))
         self._store_lag = self.rng.choice((0.0002, 0.002, 0.05, 0.5))
-        self._settings = MasterSettings(policy=self.rng.choice(sorted(POLICIES)))
+        self._settings = MasterSettings(policy=self.rng.choice(sorted(POLICIES)), failovers_max=1000)
 
     def run(self) -> None:
         """Live through both phases. Raises Broken, with the story of whom it concerns, when a promise is broken."""

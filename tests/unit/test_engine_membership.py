@@ -375,3 +375,31 @@ def test_without_a_registry_session_new_runs_are_refused_and_old_ones_go_on() ->
     assert dispatched(desk.ended("w", key)) == [("w", "b", 1)]
     desk.step(ev.SessionChanged("connected"))
     assert sent(desk.submit(flow(task("c"))), cmd.Submitted)
+
+
+# -- tasks that take their workers down ---------------------------------------------------------------------------
+
+
+def lose(desk: Desk, number: int) -> None:
+    """The worker of this life dies with what it runs."""
+    desk.step(ev.PeerDead(f"w{number}@1"))
+
+
+def test_a_task_that_is_lost_too_often_has_failed() -> None:
+    desk = Desk(*(worker(f"w{number}") for number in range(4)), failovers_max=2)
+    run_id = desk.start(flow(task("t")))
+    for _ in range(3):
+        lose(desk, int(next(iter(desk.core.runs[run_id].live.values())).row.worker[1:2]))  # type: ignore[index]
+    assert desk.state(run_id) is R.FAILED
+    assert list(desk.states(run_id).values()) == [A.FAILOVER, A.FAILOVER, A.FAILED]
+    assert desk.rows(run_id)[0, 3].reason == "its worker died; it counts as a failure after 2 losses"
+
+
+def test_losses_are_counted_across_masters() -> None:
+    desk = Desk(worker("w0"), failovers_max=1)
+    run_id = desk.start(flow(task("t")))
+    lose(desk, 0)
+    successor = desk.successor(worker("w1"))
+    successor.core.settings = desk.core.settings
+    lose(successor, 1)
+    assert successor.state(run_id) is R.FAILED
