@@ -28,6 +28,7 @@ EVERYTHING = {
 ALLOWED: dict[str, set[str]] = {
     "_core": set(),
     "errors": set(),
+    "fatal": set(),
     "ids": set(),
     "model": set(),
     "rows": {"model"},
@@ -36,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "wire": {"_core", "model", "errors"},
     "engine": {"_core", "wire", "templates", *NOUNS},
     "store": {"rows", *SMALL},
-    "registry": {*SMALL},
+    "registry": {"fatal", *SMALL},
     "tasks": {"templates", "wire", *SMALL},
     "formats": {"_core", "tasks", "engine", "templates", "wire", *SMALL},
     "config": {"errors", "model"},

@@ -103,10 +103,11 @@ def _serve(role: Coroutine[Any, Any, None], name: str) -> None:
     """Run a daemon to its end. What it raises on purpose is for the person; a bug of ours is for its log, too."""
     import uvloop
 
+    from dsfast.fatal import until_fatal
     from dsfast.log import log_event
 
     try:
-        uvloop.run(role)
+        uvloop.run(until_fatal(role))
     except DsfastError:
         raise
     except Exception as error:

@@ -27,6 +27,7 @@ from time import monotonic
 from typing import TypeVar
 
 from dsfast.errors import DsfastError, Unavailable, UsageError
+from dsfast.fatal import report_fatal
 from dsfast.model import Member
 from dsfast.registry.base import Session, SessionWatcher, Watcher
 from dsfast.registry.roster import Reader, Roster, View, encode
@@ -126,15 +127,15 @@ class RosterRegistry:
             await self._roster.close()
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
-        """The task only ends by `stop` or by a bug of ours, which must not pass in silence."""
+        """The task only ends by `stop` or by a bug of ours: then nobody renews, and the daemon must not live on."""
         if task.cancelled() or (bug := task.exception()) is None:
             return
-        self._say_session(Session.LOST)  # nobody renews any more
+        self._say_session(Session.LOST)
         self._settled.set()
         if not self._first.done():
             self._first.set_exception(bug)
         else:
-            self._loop.call_exception_handler({"message": "the registry's task died", "exception": bug, "task": task})
+            report_fatal("the registry's task died", bug)
 
     async def _run(self) -> None:
         while True:

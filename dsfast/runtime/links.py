@@ -25,6 +25,7 @@ import msgspec
 
 from dsfast.engine.events import Event
 from dsfast.errors import Problem, Unavailable, UsageError
+from dsfast.fatal import report_fatal
 from dsfast.model import Member
 from dsfast.runtime.dialer import Dialer
 from dsfast.runtime.handshake import KEYS_MAX, NONCE_BYTES, PROOF_BYTES, Identity, Listening
@@ -201,11 +202,11 @@ class Links:
         self._dialers = {key: each for key, each in self._dialers.items() if each is not dialer}
 
     def _dialled_out(self, key: str, dialer: Dialer, task: asyncio.Task[None]) -> None:
-        """The life that was dialled is over (or dialling has a bug, which surfaces here)."""
+        """The life that was dialled is over, or dialling has a bug: then this peer would never be dialled again."""
         if self._dialers.get(key) is dialer:
             del self._dialers[key]
-        if not task.cancelled():
-            task.result()
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            report_fatal(f"the task that dials {dialer.member.id} died", bug)
 
     def _identity(self) -> Identity:
         return Identity(self.me, self._cluster, self._keys)

@@ -37,14 +37,14 @@ class Cluster:
             "DSFAST_WORKER_DRAIN_SECONDS": "0",  # tasks that wait for a test do not outlive it
         }
 
-    def start(self, role: str, name: str, **settings: object) -> subprocess.Popen[bytes]:
+    def start(self, role: str, name: str, *, program: str = "dsfast", **settings: object) -> subprocess.Popen[bytes]:
         """Start a daemon; settings are those of its section of the configuration."""
         prefix = f"DSFAST_{role.upper()}_"
         own = {prefix + key.upper(): str(value) for key, value in settings.items()}
         if role != "api":
             own |= {f"{prefix}NAME": name, f"{prefix}PORT": "0"}
         with (self.folder / f"{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "dsfast", role]
+            command = [sys.executable, "-m", program, role]
             environ = self.environ | own
             self.daemons[name] = subprocess.Popen(command, env=environ, cwd=self.folder, stderr=log, stdout=log)
         return self.daemons[name]
@@ -56,13 +56,14 @@ class Cluster:
         for number in range(1, workers + 1):
             self.start_worker(f"w{number}", slots=slots)
         self.start("api", "api")
-        self.until(lambda: self._complete(masters, workers))
+        self.until(lambda: self.complete(masters, workers))
 
-    def start_worker(self, name: str, **settings: object) -> None:
+    def start_worker(self, name: str, *, program: str = "dsfast", **settings: object) -> None:
         own = {"log_dir": self.folder / f"{name}-logs", "work_dir": self.folder / f"{name}-work"}
-        self.start("worker", name, **own, **settings)
+        self.start("worker", name, program=program, **own, **settings)
 
-    def _complete(self, masters: int, workers: int) -> bool:
+    def complete(self, masters: int, workers: int) -> bool:
+        """Whether the api sees so many."""
         with self.client() as client:
             return len(client.masters()) == masters and len(client.workers()) == workers
 
