@@ -48,6 +48,9 @@ TASK_WORDS = ("waiting", "delayed", "killing", *ATTEMPT_WORDS.values(), "skipped
 Explanations = Mapping[int, tuple[str, str]]  # task -> (state word, reason), as its master says
 
 
+_is_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
 class AttemptView(msgspec.Struct, frozen=True):
     """One try of a task."""
 
@@ -170,6 +173,15 @@ class ErrorView(msgspec.Struct, frozen=True):
     error: Fault
 
 
+def _object(body: bytes) -> msgspec.Raw:
+    """A JSON object as it is stored; a damaged one is shown as empty rather than spoil the whole answer."""
+    try:
+        _is_object(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return msgspec.Raw(b"{}")
+    return msgspec.Raw(body)
+
+
 def run_view(
     run: RunRow,
     *,
@@ -184,7 +196,7 @@ def run_view(
         workflow=run.workflow,
         state=RUN_WORDS[run.state],
         priority=run.priority.name.lower(),
-        params=msgspec.Raw(run.params or b"{}"),
+        params=_object(run.params),
         created_at=timestamp(run.created_at),
         started_at=timestamp(run.started_at),
         ended_at=timestamp(run.ended_at),

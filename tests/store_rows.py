@@ -18,7 +18,7 @@ ME = "m1@boot"
 OTHER = "m2@boot"
 DIGEST = "d" * 64
 DEFINITION = DefinitionRow(digest=DIGEST, name="report", body=b'{"name":"report"}')
-TABLES = ("definitions", "runs", "attempts")
+TABLES = ("definitions", "runs", "attempts", "crashes")
 
 
 def run(run_id: int, **changes: Any) -> RunRow:

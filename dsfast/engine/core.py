@@ -59,6 +59,7 @@ class Core:
         self.masters: frozenset[str] | None = None
         self.registered = True  # others see us; if they do not, new runs wait and running ones go on
         self.starts: dict[cmd.Attempt, tuple[Live, str]] = {}  # running, but not written down yet
+        self.concerning = 0  # the run that is being decided on: to be blamed should this be the end of us
         self.adopts = 0  # how often a worker was asked what it holds
         self.refused_results = 0  # late, repeated or outdated results that changed nothing
         self.ids = RunIds(rng)
@@ -103,6 +104,7 @@ class Core:
     def dispatch(self, fx: MasterEffects) -> None:
         """Pair what is ready with workers that have room, until one of them runs out."""
         for run, task, worker in self.dispatcher.assignments():
+            self.concerning = run.id
             live = run.bind(task, worker.id, self.wall)
             row, plan, key = live.row, run.plan, live.key
             row.state = next_state(ATTEMPT_STEPS, row.state, Step.DISPATCH, key)

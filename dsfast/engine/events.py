@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dsfast.model import Member, Outcome
@@ -59,9 +59,13 @@ class SessionChanged:
 
 @dataclass(slots=True)
 class Claimed:
-    """Runs that this master owns from now on, read back from the store."""
+    """Runs that this master owns from now on, read back from the store.
+
+    Those in `quarantined` have ended several masters (with what the last one said) and are continued by none.
+    """
 
     runs: list[OwnedRun]
+    quarantined: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

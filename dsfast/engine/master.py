@@ -35,6 +35,7 @@ class MasterEngine:
         core.now, core.wall = now, wall
         fx = MasterEffects(Batch(core.me.id))
         for event in events:
+            core.concerning = 0
             EVENTS[type(event)](core, event, fx)
         for key in core.deadlines.due(now):
             _on_due(core, key, fx)
@@ -42,12 +43,18 @@ class MasterEngine:
         fx.wake_at = core.deadlines.earliest()
         return fx
 
+    @property
+    def concerning(self) -> int:
+        """The run that was being decided on when `step` failed, or 0."""
+        return self.core.concerning
+
     def sanity_check(self) -> None:
         """Raise AssertionError if what this master believes contradicts itself."""
         self.core.sanity_check()
 
 
 def _on_received(core: Core, e: ev.Received, fx: MasterEffects) -> None:
+    core.concerning = getattr(e.command, "run_id", 0)
     handler = COMMANDS.get(type(e.command))
     if handler is not None:
         handler(core, e, e.command, fx)
@@ -58,6 +65,7 @@ def _on_received(core: Core, e: ev.Received, fx: MasterEffects) -> None:
 def _on_due(core: Core, key: object, fx: MasterEffects) -> None:
     match key:
         case ("open", int(run_id), int(task)):
+            core.concerning = run_id
             run = core.runs[run_id]
             run.delayed.discard(task)
             core.dispatcher.push(run, task)

@@ -129,6 +129,7 @@ def _bury(core: Core, worker: Worker, reason: str, fx: MasterEffects) -> None:
     """Everything bound to this worker is lost with it and gets a new attempt elsewhere."""
     worker.linked = False
     for live in list(worker.live.values()):
+        core.concerning = live.row.run_id
         core.settle(core.runs[live.row.run_id], live, Step.LOSE, reason, core.wall, fx)
     core.deadlines.cancel(("absent", worker.id))
     core.dispatcher.remove_worker(worker)
@@ -154,7 +155,11 @@ def on_claimed(core: Core, e: ev.Claimed, fx: MasterEffects) -> None:
     """Continue runs read back from the store: adopt what may still run, open what is ready."""
     claimed = {owned.run.id for owned in e.runs}
     for owned in e.runs:
+        core.concerning = owned.run.id
         _retract(core, owned.run.id, fx)
+        if (reason := e.quarantined.get(owned.run.id)) is not None:
+            _abandon(core, owned, f"quarantined: masters have ended over it, the last one with: {reason}", fx)
+            continue
         try:
             _restore(core, owned, fx)
         except UsageError as error:

@@ -39,6 +39,7 @@ def on_started(core: Core, e: Received, c: cmd.Started, fx: MasterEffects) -> No
 def flush_starts(core: Core, fx: MasterEffects) -> None:
     """Write down what has been running for a while, and tell its workers that we know."""
     for key, (live, worker_id) in core.starts.items():
+        core.concerning = key[0]
         core.write_attempt(core.runs[key[0]], live, fx)
         fx.sends.append((worker_id, 0, cmd.StartedAck(*key)))
     core.starts.clear()
@@ -121,6 +122,7 @@ def on_holding(core: Core, e: Received, c: cmd.Holding, fx: MasterEffects) -> No
         return
     runs, held = set(c.runs), set(c.attempts)
     for key in [key for key, serial in worker.adopting.items() if serial == c.serial and key[0] in runs]:
+        core.concerning = key[0]
         del worker.adopting[key]
         live = core.awaited(worker.id, key)
         if key not in held and live is not None:

@@ -14,6 +14,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Coroutine
+from contextlib import suppress
+from traceback import format_exc
 
 from dsfast.engine import events as ev
 from dsfast.engine.effects import Claim, MasterEffects
@@ -32,6 +34,9 @@ from dsfast.store.base import Store
 from dsfast.wire.commands import Command
 
 LINKED = frozenset({"master", "worker"})
+CRASHES_MAX = 3  # masters that may end over one run; then it has failed: once may be chance, three times is the run
+BLAME_SECONDS = 5.0  # to write that down; a failover that waits longer for it costs more than the note is worth
+STORY_LENGTH_MAX = 500  # characters of an error that are kept; the whole of it is in the log
 COMMIT_RETRY_SECONDS = 0.05  # first wait after a commit failed; doubles
 COMMIT_RETRY_SECONDS_MAX = 2.0  # so that dispatch resumes within two seconds of the database's return
 
@@ -72,10 +77,24 @@ class Master:
         wake_at: float | None = None
         while not self._stopping:
             events = await self.inbox.batch(wake_at)
-            fx = self.engine.step(events, time.monotonic(), time.time())
+            try:
+                fx = self.engine.step(events, time.monotonic(), time.time())
+            except Exception as error:
+                await self._blame(error)
+                raise
             await self._perform(fx)
             wake_at = fx.wake_at
             self._raise_failure()
+
+    async def _blame(self, error: Exception) -> None:
+        """A bug of ours ends this master. Say over which run, so that it does not end all others in turn for ever."""
+        run_id, story = self.engine.concerning, f"{type(error).__name__}: {error}"[:STORY_LENGTH_MAX]
+        run = run_text(run_id) if run_id else ""
+        log_event(self.log, "engine_failed", level=logging.CRITICAL, run=run, error=story, where=format_exc())
+        if run_id:
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(BLAME_SECONDS):
+                    await self.store.blame(run_id, story)
 
     async def _perform(self, fx: MasterEffects) -> None:
         if fx.batch:
@@ -148,7 +167,16 @@ class Master:
             runs = await self._take_over(claim)
             if runs:
                 log_event(self.log, "runs_claimed", count=len(runs))
-                self.inbox.put(ev.Claimed(runs))
+                self.inbox.put(ev.Claimed(runs, await self._quarantined()))
+
+    async def _quarantined(self) -> dict[int, str]:
+        backoff = Backoff(COMMIT_RETRY_SECONDS, COMMIT_RETRY_SECONDS_MAX)
+        while True:
+            try:
+                return await self.store.crashed(CRASHES_MAX)
+            except Unavailable as error:
+                log_event(self.log, "claim_delayed", level=logging.ERROR, error=str(error))
+            await backoff.wait()
 
     async def _take_over(self, claim: Claim) -> list[OwnedRun]:
         backoff = Backoff(COMMIT_RETRY_SECONDS, COMMIT_RETRY_SECONDS_MAX)

@@ -1,6 +1,6 @@
 """The store's protocol, as masters and the api role use it.
 
-Masters call `commit` and `claim` only; everything else is for people and reads. All methods raise
+Masters call `commit`, `claim`, `blame` and `crashed` only; everything else is for people and reads. All methods raise
 `Unavailable` with a sentence when the database cannot be reached, and never leave half a batch.
 """
 
@@ -43,6 +43,12 @@ class Store(Protocol):
         definition and attempts, oldest run first. After `Unavailable`, claim again: runs that were taken without
         the answer getting through are among those returned.
         """
+
+    async def blame(self, run_id: int, reason: str) -> None:
+        """Note that a master has ended over this run: one more, whoever owns it."""
+
+    async def crashed(self, least: int) -> dict[int, str]:
+        """Runs over which at least so many masters have ended, with what the last one said."""
 
     async def owned(self, owner: str) -> list[int]:
         """Ids of the unfinished runs of this owner."""

@@ -9,6 +9,7 @@ SQLITE = """
 CREATE TABLE attempts ( run_id INTEGER NOT NULL, task INTEGER NOT NULL, attempt INTEGER NOT NULL, state SMALLINT NOT
     NULL, worker TEXT, dispatched_at DOUBLE, started_at DOUBLE, ended_at DOUBLE, exit_code BIGINT, reason TEXT NOT
     NULL, outputs BLOB, PRIMARY KEY (run_id, task, attempt) ) WITHOUT ROWID;
+CREATE TABLE crashes ( run_id INTEGER NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (run_id) );
 CREATE TABLE definitions ( digest TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, body BLOB NOT NULL,
     created_at DOUBLE NOT NULL, PRIMARY KEY (digest) );
 CREATE UNIQUE INDEX definitions_by_name ON definitions (name, version);

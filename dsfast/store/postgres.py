@@ -18,7 +18,7 @@ from dsfast.store import postgres_statements as statements
 from dsfast.store.postgres_link import Link, connect, errors_explained, place_of
 from dsfast.store.reads import Reads
 from dsfast.store.revision import REVISION_TABLE, check_revision
-from dsfast.store.writes import Writes, attempt_row, copy_batch, refused, run_row
+from dsfast.store.writes import Writes, attempt_row, copy_batch, refused, run_row, storable
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
@@ -96,6 +96,10 @@ class PostgresStore(Reads):
 
         return await self._claims.use(work)
 
+    async def blame(self, run_id: int, reason: str) -> None:
+        """Note that a master has ended over this run."""
+        await self._claims.use(lambda connection: connection.execute(statements.BLAME, run_id, storable(reason)))
+
     async def _fetch(self, statement: Executable) -> Sequence[Any]:
         if self._engine is None:
             self._engine = engine(
@@ -151,4 +155,4 @@ async def _load(connection: Any, run_ids: list[int]) -> list[OwnedRun]:
         while rows := await cursor.fetch(CLAIM_ROWS):
             for values in rows:
                 attempts[values[0]].append(attempt_row(values))
-    return [OwnedRun(run, bodies[run.digest], attempts[run.id]) for run in runs]
+    return [OwnedRun(run, bodies.get(run.digest, b""), attempts[run.id]) for run in runs]

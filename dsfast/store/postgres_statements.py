@@ -111,6 +111,9 @@ TAKE = """
     ) AS free
     WHERE runs.id = free.id
     RETURNING runs.id"""
+BLAME = """
+    INSERT INTO crashes AS known (run_id, count, reason) VALUES ($1, 1, $2)
+    ON CONFLICT (run_id) DO UPDATE SET count = known.count + 1, reason = excluded.reason"""
 RUNS = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE id = ANY($1::bigint[]) ORDER BY id"
 BODIES = "SELECT digest, body FROM definitions WHERE digest = ANY($1::text[])"
 ATTEMPTS = f"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dsfast.errors import UsageError
 
-REVISIONS = ("0001",)  # every migration, oldest first; a test compares them with the migrations' own chain
+REVISIONS = ("0001", "0002")  # every migration, oldest first; a test compares them with the migrations' own chain
 HEAD = REVISIONS[-1]
 REVISION_TABLE = "dsfast_revision"  # Alembic's own table, under a name that says whose it is
 

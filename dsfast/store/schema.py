@@ -79,6 +79,14 @@ attempts = sa.Table(
     postgresql_with={"fillfactor": 70},  # an attempt is written twice: the second version fits beside the first
 )
 
+crashes = sa.Table(
+    "crashes",
+    metadata,
+    sa.Column("run_id", INTEGER64, primary_key=True, autoincrement=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),  # of the last one
+)
+
 revision = sa.Table(
     REVISION_TABLE,
     metadata,

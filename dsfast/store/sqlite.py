@@ -25,7 +25,7 @@ from dsfast.store.filelock import FileLock
 from dsfast.store.reads import Reads
 from dsfast.store.revision import check_revision
 from dsfast.store.thread import DedicatedThread
-from dsfast.store.writes import copy_batch
+from dsfast.store.writes import copy_batch, storable
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Executable
@@ -84,6 +84,10 @@ class SqliteStore(Reads):
         left = await self._write(statements.unfinished, frozenset(alive))
         chosen = [found for found in left if share(found[0])]
         return await self._write(statements.take, owner, chosen) if chosen else []
+
+    async def blame(self, run_id: int, reason: str) -> None:
+        """Note that a master has ended over this run."""
+        await self._write(statements.blame, run_id, storable(reason))
 
     async def _write(self, statement: Callable[..., T], *arguments: object) -> T:
         assert self._writer, "this store was not opened for writing"

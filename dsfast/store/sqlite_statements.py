@@ -44,6 +44,9 @@ _UNFINISHED = "SELECT id, owner, epoch FROM runs WHERE owner IS NOT NULL"
 _TAKE = "UPDATE runs SET owner = ?, epoch = epoch + 1 WHERE id = ? AND owner = ? AND epoch = ?"
 _RUNS = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE id {_LISTED} ORDER BY id"
 _BODIES = f"SELECT digest, body FROM definitions WHERE digest {_LISTED}"
+_BLAME = """
+    INSERT INTO crashes (run_id, count, reason) VALUES (?, 1, ?)
+    ON CONFLICT (run_id) DO UPDATE SET count = count + 1, reason = excluded.reason"""
 _ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE run_id {_LISTED} ORDER BY run_id, task, attempt"
 
 
@@ -94,6 +97,12 @@ def take(connection: sqlite3.Connection, owner: str, runs: Iterable[tuple[int, s
         return _load(connection, taken)
 
 
+def blame(connection: sqlite3.Connection, run_id: int, reason: str) -> None:
+    """Count one more crash over this run."""
+    with _transaction(connection):
+        connection.execute(_BLAME, (run_id, reason))
+
+
 def _insert_definitions(connection: sqlite3.Connection, definitions: Iterable[DefinitionRow]) -> None:
     for row in definitions:
         connection.execute(_INSERT_DEFINITION, (row.digest, row.name, row.body, time.time()))
@@ -126,7 +135,7 @@ def _load(connection: sqlite3.Connection, run_ids: list[int]) -> list[OwnedRun]:
     attempts: dict[int, list[AttemptRow]] = {run.id: [] for run in runs}
     for values in connection.execute(_ATTEMPTS, [listed]):
         attempts[values[0]].append(attempt_row(values))
-    return [OwnedRun(run, bodies[run.digest], attempts[run.id]) for run in runs]
+    return [OwnedRun(run, bodies.get(run.digest, b""), attempts[run.id]) for run in runs]
 
 
 @contextmanager

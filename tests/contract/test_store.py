@@ -324,6 +324,16 @@ async def test_a_run_with_many_attempts_is_claimed_whole(store: Store) -> None:
 # --- questions ------------------------------------------------------------------------------------------------------
 
 
+async def test_runs_over_which_masters_end_are_counted(store: Store) -> None:
+    assert await store.crashed(1) == {}
+    for reason in ("first", "second", "th\0ird"):
+        await store.blame(7, reason)
+    await store.blame(8, "only one")
+    assert await store.crashed(1) == {7: "th\ufffdird", 8: "only one"}
+    assert await store.crashed(3) == {7: "th\ufffdird"}
+    assert await store.crashed(4) == {}
+
+
 async def test_unknown_things_are_none(store: Store) -> None:
     assert await store.run(1) is None
     assert await store.find_key("nothing") is None

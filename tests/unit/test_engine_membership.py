@@ -403,3 +403,27 @@ def test_losses_are_counted_across_masters() -> None:
     successor.core.settings = desk.core.settings
     lose(successor, 1)
     assert successor.state(run_id) is R.FAILED
+
+
+# -- runs that end their masters -----------------------------------------------------------------------------------
+
+
+def test_a_quarantined_run_has_failed_and_the_others_go_on() -> None:
+    desk = Desk(W)
+    poison, healthy = desk.start(flow(task("bad", "worse"), task("worse"))), desk.start(flow(task("good")))
+    other = Desk(W, name="n", store=desk.store)
+    claimed = other.store.claim(other.me.id, {other.me.id}, lambda run: True)
+    other.step(ev.Claimed(claimed, {poison: "KeyError: 7"}))
+    assert other.state(poison) is R.FAILED
+    assert other.store.runs[poison].reason == "quarantined: masters have ended over it, the last one with: KeyError: 7"
+    assert other.core.runs.keys() == {healthy}
+
+
+def test_a_run_over_which_a_step_fails_is_known_by_name() -> None:
+    desk = Desk()
+    desk.start(flow(task("fine", group="elsewhere")))
+    poison = desk.start(flow(task("bad")))
+    desk.core.runs[poison].row.params = b"{"
+    with pytest.raises(ValueError, match="truncated"):
+        desk.link(W)
+    assert desk.engine.concerning == poison
