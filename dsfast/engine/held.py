@@ -51,3 +51,5 @@ class Binding:
     master: str
     epoch: int
     held: int = 0
+    sure_at: float = 0.0  # monotonic: nobody else can have taken the run over before that without our knowing
+    disowned: bool = False  # its master has said that the run is not its own any more

@@ -6,7 +6,7 @@ what it holds (reports.on_holding). The same exchange serves a link that was cut
 taken over from a dead one, of which all workers are told. A link that goes down changes nothing by itself. That a
 worker is gone is said by PeerDead (its port refuses, and its guardian keeps the port until all tasks are dead), or by
 registry and link together: with neither lease nor link for `absent_seconds` its attempts fail over, because by then
-it has ended them itself (WorkerEngine._on_session). A master that is gone leaves its runs to the others: each claims
+it has ended them itself (engine/fence.py). A master that is gone leaves its runs to the others: each claims
 its share by compare-and-set on owner and epoch, which makes claiming too early harmless, and looks once more later
 for what a share left behind.
 """

@@ -106,11 +106,12 @@ def on_deposed(core: Core, e: Received, c: cmd.Deposed, fx: MasterEffects) -> No
 
 
 def on_recheck(core: Core, e: Received, c: cmd.Recheck, fx: MasterEffects) -> None:
-    """Whoever takes a run over cannot see this worker: a write tells whether somebody has."""
+    """Whoever takes a run over cannot see this worker: a write tells whether somebody has. If so, no answer leaves."""
     for run_id in c.runs:
         run = core.runs.get(run_id)
         if run is not None:
             core.write_run(run, fx)
+            fx.sends.append((e.peer_id, 0, cmd.Owned(run_id, c.asked_at)))
         else:
             fx.sends.append((e.peer_id, 0, cmd.Disown(run_id)))
 

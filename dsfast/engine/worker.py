@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable, Iterable
 import msgspec
 
 from dsfast.engine import events as ev
+from dsfast.engine import fence
 from dsfast.engine.credit import Pace, Share, limits, worth_telling
 from dsfast.engine.deadlines import Deadlines
 from dsfast.engine.effects import KillOrder, WorkerEffects
@@ -27,9 +28,6 @@ from dsfast.wire import commands as cmd
 EPOCHS_MAX = 100_000  # runs whose highest epoch is remembered after the last attempt of them is gone
 TIMEOUT_GRACE_SECONDS = 5.0  # a task that has used up its time gets this long to tidy up
 STOPPING = "its worker is stopping"
-FENCED = "its worker had no lease, and no link to a master that owns the run"
-FENCE = ("fence",)
-RECHECK_SECONDS = 1.0  # how often masters make sure that they own what a worker without a lease runs
 
 
 class WorkerEngine:
@@ -40,6 +38,7 @@ class WorkerEngine:
         self.held: dict[cmd.Attempt, Held] = {}
         self.bindings: dict[int, Binding] = {}
         self.masters: dict[str, Share] = {}  # linked ones
+        self.known: frozenset[str] = frozenset()  # masters that the registry showed last
         self.queue: deque[cmd.Attempt] = deque()
         self.deadlines = Deadlines()
         self.busy = 0  # slots taken
@@ -50,11 +49,11 @@ class WorkerEngine:
         self._pace = Pace()
         self._epochs: OrderedDict[int, int] = OrderedDict()
         self._news: list[Held] = []  # started in this turn
-        self._now = 0.0
+        self.now = 0.0
 
     def step(self, events: Iterable[ev.Event], now: float) -> WorkerEffects:
         """Take in what happened; say what must be done about it. `now` is monotonic."""
-        self._now = now
+        self.now = now
         fx = WorkerEffects()
         for event in events:
             EVENTS[type(event)](self, event, fx)
@@ -85,7 +84,7 @@ class WorkerEngine:
             fx.sends.append((peer, 0, cmd.Refused(*key, "the worker is draining")))
         else:
             self.held[key] = Held(c)
-            self.bindings.setdefault(c.run_id, Binding(peer, c.epoch)).held += 1
+            self.bindings.setdefault(c.run_id, Binding(peer, c.epoch, sure_at=self.now)).held += 1
             self.queue.append(key)
 
     def _admit(self, peer: str, run_id: int, epoch: int, fx: WorkerEffects) -> bool:
@@ -101,7 +100,7 @@ class WorkerEngine:
         else:
             if binding.master != peer and binding.master in self.masters:
                 fx.sends.append((binding.master, 0, cmd.Deposed(run_id, epoch)))
-            binding.master, binding.epoch = peer, epoch
+            binding.master, binding.epoch, binding.disowned = peer, epoch, False
         return True
 
     def _remember(self, run_id: int, epoch: int) -> None:
@@ -119,9 +118,9 @@ class WorkerEngine:
         if held is not None and held.phase is Phase.ENDED:
             self._report(held, fx)
         elif held is not None:
-            self._kill(held, c.grace, AttemptState.KILLED, c.reason, fx)
+            self.kill(held, c.grace, AttemptState.KILLED, c.reason, fx)
 
-    def _kill(self, held: Held, grace: float, end_as: AttemptState, reason: str, fx: WorkerEffects) -> None:
+    def kill(self, held: Held, grace: float, end_as: AttemptState, reason: str, fx: WorkerEffects) -> None:
         """End an attempt; the first reason given is the one reported."""
         if held.phase is Phase.QUEUED:
             self.queue.remove(held.key)
@@ -146,7 +145,7 @@ class WorkerEngine:
                 mine.append(held)
             elif binding.master == peer or binding.master not in self.masters or held.phase is Phase.ENDED:
                 strays.append(held)
-        self._stay_with(mine)
+        fence.check(self, fx)
         for held in mine:
             self._report(held, fx)
         fx.sends.append((peer, 0, cmd.Holding(tuple(admitted), tuple(held.key for held in mine), c.serial)))
@@ -160,7 +159,7 @@ class WorkerEngine:
         key = (c.run_id, c.task, c.attempt)
         held = self.held.get(key)
         if held is not None and held.phase is Phase.ENDED:
-            self._pace.add_answer(self._now - held.ended)
+            self._pace.add_answer(self.now - held.ended)
             self._forget(held)
 
     def _forget(self, held: Held) -> None:
@@ -186,8 +185,7 @@ class WorkerEngine:
 
     def _on_link_down(self, e: ev.LinkDown, fx: WorkerEffects) -> None:
         self.masters.pop(e.peer_id, None)
-        if not self.listed:
-            self._fence(fx)
+        fence.check(self, fx)
 
     def _on_attempt_started(self, e: ev.AttemptStarted, fx: WorkerEffects) -> None:
         held = self.held.get(e.key)
@@ -196,7 +194,7 @@ class WorkerEngine:
             self._news.append(held)
             held.timeout, held.runs_on = e.timeout, e.runs_on
             if e.timeout is not None:
-                self.deadlines.set(held.key, self._now + e.timeout)
+                self.deadlines.set(held.key, self.now + e.timeout)
 
     def _tell_started(self, fx: WorkerEffects) -> None:
         """Say what started in this turn, unless it has ended in it too."""
@@ -210,14 +208,14 @@ class WorkerEngine:
         if held is None or held.phase not in (Phase.RUNNING, Phase.KILLING):
             return
         self.busy -= 1
-        self._pace.add(self._now - held.began)
+        self._pace.add(self.now - held.began)
         outcome = e.outcome
         if held.phase is Phase.KILLING and outcome.state is AttemptState.KILLED:
             outcome = msgspec.structs.replace(outcome, state=held.end_as, reason=held.reason)
         self._end(held, outcome, fx)
 
     def _end(self, held: Held, outcome: Outcome, fx: WorkerEffects) -> None:
-        held.phase, held.outcome, held.ended = Phase.ENDED, outcome, self._now
+        held.phase, held.outcome, held.ended = Phase.ENDED, outcome, self.now
         self.deadlines.cancel(held.key)
         self.deadlines.cancel(held.parting)
         self._report(held, fx)
@@ -232,52 +230,6 @@ class WorkerEngine:
             return
         self._send(held, cmd.Refused(*held.key, e.reason, retry_here=True), fx)
         self._forget(held)
-
-    # -- without a lease ------------------------------------------------------------------------------------------
-
-    def _on_session(self, e: ev.SessionChanged, fx: WorkerEffects) -> None:
-        """Lost: a master that takes a run over, and has no link to us, replaces what we run of it after a while.
-
-        So we end by ourselves what no master with a link to us answers for. As long as links are healthy nothing
-        ends: should all have lost the registry, all goes on.
-        """
-        if e.state == "connected":
-            self.listed = True
-            self.deadlines.cancel(FENCE)
-            self._stay_with(self.held.values())
-        elif e.state == "lost" and self.listed:
-            self.listed = False
-            self._fence(fx)
-
-    def _fence(self, fx: WorkerEffects) -> None:
-        """End what is bound to masters without a link, and have the others make sure that they own the rest."""
-        asked: dict[str, list[int]] = {}
-        for run_id, binding in self.bindings.items():
-            if binding.master in self.masters:
-                asked.setdefault(binding.master, []).append(run_id)
-            else:
-                self._part_with(run_id, fx)
-        fx.sends += [(master, 0, cmd.Recheck(tuple(runs))) for master, runs in asked.items()]
-        self.deadlines.set(FENCE, self._now + RECHECK_SECONDS)
-
-    def _part_with(self, run_id: int, fx: WorkerEffects) -> None:
-        """End what is held of this run, now or once it has run on for as long as its `on_disconnect` says."""
-        for held in [held for held in self.held.values() if held.execute.run_id == run_id]:
-            if held.phase is Phase.RUNNING and held.runs_on != 0:
-                if held.runs_on is not None and self.deadlines.at(held.parting) is None:
-                    self.deadlines.set(held.parting, self._now + held.runs_on)
-            elif held.phase is not Phase.ENDED:
-                self._kill(held, 0.0, AttemptState.FAILOVER, FENCED, fx)
-
-    def _stay_with(self, helds: Iterable[Held]) -> None:
-        """Somebody who may answer for these is back in time."""
-        for held in helds:
-            self.deadlines.cancel(held.parting)
-
-    def _on_disown(self, peer: str, c: cmd.Disown, fx: WorkerEffects) -> None:
-        binding = self.bindings.get(c.run_id)
-        if binding is not None and binding.master == peer and not self.listed:
-            self._part_with(c.run_id, fx)
 
     # -- drain and stop ---------------------------------------------------------------------------------------
 
@@ -298,27 +250,27 @@ class WorkerEngine:
         self.stopping = True
         for held in list(self.held.values()):
             if held.phase in (Phase.RUNNING, Phase.KILLING):
-                self._kill(held, e.grace, AttemptState.FAILOVER, STOPPING, fx)
+                self.kill(held, e.grace, AttemptState.FAILOVER, STOPPING, fx)
 
     # -- decisions ----------------------------------------------------------------------------------------------
 
     def _start(self, fx: WorkerEffects) -> None:
         while self.queue and self.busy < self.me.slots:
             held = self.held[self.queue.popleft()]
-            held.phase, held.began = Phase.RUNNING, self._now
+            held.phase, held.began = Phase.RUNNING, self.now
             self.busy += 1
             fx.starts.append(held.execute)
 
     def _on_due(self, key: Hashable, fx: WorkerEffects) -> None:
-        if key == FENCE:
-            self._fence(fx)
+        if key == fence.FENCE:
+            fence.check(self, fx)
             return
         if isinstance(key, tuple) and key[0] == "parting":
-            self._kill(self.held[key[1]], 0.0, AttemptState.FAILOVER, FENCED, fx)
+            fence.on_due(self, key[1], fx)
             return
         held = self.held.get(key)  # type: ignore[call-overload]
         if held is not None and held.phase is Phase.RUNNING:
-            self._kill(held, TIMEOUT_GRACE_SECONDS, AttemptState.FAILED, f"timed out after {held.timeout:g} s", fx)
+            self.kill(held, TIMEOUT_GRACE_SECONDS, AttemptState.FAILED, f"timed out after {held.timeout:g} s", fx)
 
     def _report(self, held: Held, fx: WorkerEffects) -> None:
         """Say what the owner of the run must know of this attempt, if there is a link to it."""
@@ -369,7 +321,8 @@ EVENTS: dict[type, Callable[..., None]] = {
     ev.Received: WorkerEngine._on_received,
     ev.LinkUp: WorkerEngine._on_link_up,
     ev.LinkDown: WorkerEngine._on_link_down,
-    ev.SessionChanged: WorkerEngine._on_session,
+    ev.SessionChanged: fence.on_session,
+    ev.Members: fence.on_members,
     ev.AttemptStarted: WorkerEngine._on_attempt_started,
     ev.AttemptEnded: WorkerEngine._on_attempt_ended,
     ev.AttemptRefused: WorkerEngine._on_attempt_refused,
@@ -385,5 +338,6 @@ COMMANDS: dict[type, Callable[..., None]] = {
     cmd.Kill: WorkerEngine._on_kill,
     cmd.Adopt: WorkerEngine._on_adopt,
     cmd.Demand: WorkerEngine._on_demand,
-    cmd.Disown: WorkerEngine._on_disown,
+    cmd.Disown: fence.on_disown,
+    cmd.Owned: fence.on_owned,
 }

@@ -115,7 +115,8 @@ class Worker:
     # -- members and stopping --------------------------------------------------------------------------------
 
     def on_members(self, members: tuple[Member, ...]) -> None:
-        """Masters dial workers, so there is nobody to dial; who is there is of no concern to a worker."""
+        """Masters dial workers, so there is nobody to dial; but a master without a link to us matters to the engine."""
+        self.inbox.put(ev.Members(members))
 
     def on_session(self, session: Session) -> None:
         log_event(self.log, "registry_session", state=session.value)

@@ -137,6 +137,14 @@ class Disown(Command, frozen=True):
     run_id: int
 
 
+class Owned(Command, frozen=True):
+    """Answer to Recheck: the store has confirmed, since it was asked, that this master owns the run."""
+
+    KIND: ClassVar[int] = 23
+    run_id: int
+    asked_at: float
+
+
 # -- worker to master ---------------------------------------------------------------------------------
 
 
@@ -216,10 +224,11 @@ class Deposed(Command, frozen=True):
 
 
 class Recheck(Command, frozen=True):
-    """The worker has lost its lease: make sure that these runs are still yours, and say which are not."""
+    """The worker has lost its lease: make sure that these runs are still yours, and say which are and which are not."""
 
     KIND: ClassVar[int] = 40
     runs: tuple[int, ...]
+    asked_at: float = 0.0  # on the worker's own monotonic clock, for the answer
 
 
 # -- client to master, and the answers (same request id) ------------------------------------------------

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from dsfast.engine import events as ev
+from dsfast.engine import fence, membership, reports
 from dsfast.engine import master as master_engine
-from dsfast.engine import membership, reports
 from dsfast.engine.core import Core
 from dsfast.engine.dispatch import Dispatcher
 from dsfast.engine.effects import MasterEffects
@@ -188,8 +188,8 @@ def start_what_is_killed_in_the_queue(patch: Patch) -> None:
         if held.phase is not Phase.QUEUED:
             original(self, held, *args)
 
-    original = WorkerEngine._kill
-    patch.setattr(WorkerEngine, "_kill", kill)
+    original = WorkerEngine.kill
+    patch.setattr(WorkerEngine, "kill", kill)
 
 
 def hand_over_no_outputs(patch: Patch) -> None:
@@ -212,7 +212,7 @@ def _without_epoch(store: MemoryStore, claim: Any, owner: str, share: Any) -> An
 
 
 def go_on_without_lease_and_link(patch: Patch) -> None:
-    patch.setattr(WorkerEngine, "_fence", lambda self, fx: None)
+    patch.setattr(fence, "check", lambda worker, fx: None)
 
 
 def replace_at_once_what_nobody_sees(patch: Patch) -> None:

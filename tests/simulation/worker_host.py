@@ -64,6 +64,11 @@ class WorkerHost(Host):
             wakes = [at for at in (fx.wake_at, self._stop_at) if at is not None]
             self.rest(min(wakes, default=None))
 
+    def learn_members(self, members: tuple[Member, ...]) -> None:
+        """The registry's view has changed; a worker that is not listed has no view."""
+        if self.alive and not self.unlisted_now:
+            self.put(ev.Members(members))
+
     # -- pretended processes ---------------------------------------------------------------------------------
 
     def _start(self, execute: Execute) -> None:

@@ -123,6 +123,7 @@ class World:
         host = WorkerHost(self, Member("worker", name, self._boot(), name, 2, groups, slots, 100 * slots))
         self._begin(host)
         self.faults.touch(host)
+        host.learn_members(self.view())
         self.clock.after(self.latency(), self.join, host)
 
     def _boot(self) -> str:
@@ -201,12 +202,12 @@ class World:
         host.put(SessionChanged("connected"))
 
     def _tell_members(self) -> None:
-        """Every master learns the newest view in its own time; views never go back."""
-        for master in self.masters():
-            self.clock.after(self.latency() + self.rng.random() * 0.2, self._show_members, master)
+        """Everybody learns the newest view in their own time; views never go back."""
+        for host in self.hosts():
+            self.clock.after(self.latency() + self.rng.random() * 0.2, self._show_members, host)
 
-    def _show_members(self, master: MasterHost) -> None:
-        master.learn_members(self.view())
+    def _show_members(self, host: MasterHost | WorkerHost) -> None:
+        host.learn_members(self.view())
 
     # -- how long things take, and whether they work ---------------------------------------------------------------
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dsfast.engine import events as ev
-from dsfast.engine.worker import RECHECK_SECONDS, TIMEOUT_GRACE_SECONDS
+from dsfast.engine.fence import RECHECK_SECONDS, UNSURE_SECONDS
+from dsfast.engine.worker import TIMEOUT_GRACE_SECONDS
 from dsfast.model import AttemptState, Member, Outcome
 from dsfast.wire import commands as cmd
 from tests.engine_kit import WALL, Bench, execute, positions, sent
@@ -373,12 +374,75 @@ def test_a_worker_without_lease_has_its_masters_make_sure_of_what_it_runs() -> N
     bench = Bench("m", "idle")
     bench.hears("m", execute(1, 0), execute(2, 0))
     fx = bench.step(lost())
-    assert sent(fx, cmd.Recheck, to="m") == [cmd.Recheck((1, 2))]
+    assert sent(fx, cmd.Recheck, to="m") == [cmd.Recheck((1, 2), bench.now)]
     assert sent(fx, cmd.Recheck, to="idle") == []
-    assert sent(bench.step(after=RECHECK_SECONDS), cmd.Recheck) == [cmd.Recheck((1, 2))]
+    assert sent(bench.step(after=RECHECK_SECONDS), cmd.Recheck) == [cmd.Recheck((1, 2), bench.now)]
     assert [kill.key for kill in bench.hears("m", cmd.Disown(1)).kills] == [KEY]
     assert bench.step(ev.SessionChanged("connected")).wake_at is None
     assert not bench.hears("m", cmd.Disown(2)).kills
+
+
+def shown(*masters: str) -> ev.Members:
+    """What the registry shows."""
+    return ev.Members(tuple(Member("master", name, "1", name, 1) for name in masters))
+
+
+def test_what_no_master_can_make_sure_of_is_ended_if_another_master_is_out_of_reach() -> None:
+    """That one may have taken it over: the owner and this worker may be cut off together from store and registry."""
+    bench = Bench("m", "n")
+    bench.step(shown("m", "n"))
+    bench.hears("m", execute())
+    bench.unlink("n")
+    assert not bench.step(lost()).kills
+    assert not bench.step(after=UNSURE_SECONDS - 0.1).kills
+    assert [kill.key for kill in bench.step(after=RECHECK_SECONDS).kills] == [KEY]
+
+
+def test_an_owner_that_makes_sure_keeps_its_tasks_running() -> None:
+    bench = Bench("m")
+    bench.step(shown("m", "n"))
+    bench.hears("m", execute(1, 0), execute(2, 0))
+    (question,) = sent(bench.step(lost()), cmd.Recheck)
+    for _ in range(10):
+        assert [kill.key for kill in bench.hears("m", cmd.Owned(1, question.asked_at)).kills if kill.key == KEY] == []
+        (question,) = sent(bench.step(after=RECHECK_SECONDS), cmd.Recheck)
+    assert bench.engine.held[KEY].phase.value == "running"
+    assert bench.engine.held[2, 0, 1].phase.value == "killing"
+
+
+def test_an_answer_counts_from_when_it_was_asked_for() -> None:
+    """It may have waited for a store, or with a master that stood still: by now another may own the run."""
+    bench = Bench("m")
+    bench.step(shown("m", "n"))
+    bench.hears("m", execute())
+    (question,) = sent(bench.step(lost()), cmd.Recheck)
+    bench.hears("m", cmd.Owned(1, question.asked_at))
+    bench.step(after=2.0)
+    bench.hears("m", cmd.Owned(1, question.asked_at), cmd.Owned(1, bench.now + 100))
+    assert [kill.key for kill in bench.step(after=RECHECK_SECONDS).kills] == [KEY]
+
+
+def test_as_long_as_all_masters_are_linked_nothing_ends_though_nobody_can_make_sure() -> None:
+    """Whoever takes a run over would say so: registry and store are down for all, for as long as it takes."""
+    bench = Bench("m", "n")
+    bench.step(shown("m", "n"))
+    bench.hears("m", execute())
+    bench.step(lost())
+    for _ in range(100):
+        assert not bench.step(after=RECHECK_SECONDS).kills
+    bench.unlink("n")
+    assert [kill.key for kill in bench.step(after=3.0).kills] == [KEY]
+
+
+def test_a_run_that_is_disowned_runs_on_for_its_time_unless_it_is_adopted() -> None:
+    bench = Bench("m", "n")
+    bench.hears("m", execute())
+    bench.step(ev.AttemptStarted(KEY, 1.0, None, 30.0))
+    bench.step(lost())
+    assert not bench.hears("m", cmd.Disown(1)).kills
+    assert not bench.step(after=20.0).kills
+    bench.hears("n", cmd.Adopt(((1, 2),), 1))
+    assert not bench.step(after=20.0).kills
 
 
 def test_only_the_master_that_a_run_is_bound_to_can_disown_it() -> None:
