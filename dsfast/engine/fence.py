@@ -55,7 +55,8 @@ def check(worker: WorkerEngine, fx: WorkerEffects) -> None:
     for run_id, binding in worker.bindings.items():
         if binding.master in worker.masters:
             asked.setdefault(binding.master, []).append(run_id)
-            binding.sure_at = worker.now if all_linked else binding.sure_at
+            if all_linked and not binding.disowned:
+                binding.sure_at = worker.now
     for held in list(worker.held.values()):
         if _is_sure(worker, worker.bindings[held.execute.run_id]):
             worker.deadlines.cancel(held.parting)
