@@ -19,7 +19,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "dsfast"
 NOUNS = {"model", "rows", "ids", "errors"}
-SMALL = {"errors", "log", "model", "ids"}  # what any adapter may know
+SMALL = {"errors", "failpoint", "log", "model", "ids"}  # what any adapter may know
 EVERYTHING = {
     path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if not path.name.startswith("__")
 }
@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "_core": set(),
     "errors": set(),
     "fatal": set(),
+    "failpoint": {"errors"},
     "ids": set(),
     "model": set(),
     "rows": {"model"},

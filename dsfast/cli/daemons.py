@@ -103,12 +103,15 @@ def _serve(role: Coroutine[Any, Any, None], name: str) -> None:
     """Run a daemon to its end. What it raises on purpose is for the person; a bug of ours is for its log, too."""
     import uvloop
 
+    from dsfast import failpoint
     from dsfast.fatal import until_fatal
     from dsfast.log import log_event
 
     try:
+        failpoint.arm(os.environ.get(failpoint.VARIABLE, ""))
         uvloop.run(until_fatal(role))
     except DsfastError:
+        role.close()  # if it has not begun
         raise
     except Exception as error:
         log_event(logging.getLogger(f"dsfast.{name}"), "daemon_failed", level=logging.CRITICAL, exc=error)

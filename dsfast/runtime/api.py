@@ -34,7 +34,7 @@ from dsfast.registry.base import Session
 from dsfast.rows import AttemptRow, RunRow
 from dsfast.runtime.keys import load_keys
 from dsfast.runtime.limits import LinkLimits
-from dsfast.runtime.links import Links
+from dsfast.runtime.points import links_type
 from dsfast.runtime.tls import tls_of
 from dsfast.store import open_store
 from dsfast.store.base import Store
@@ -71,7 +71,7 @@ class Gateway:
             config.registry.url, cluster=config.cluster.name, session_seconds=config.registry.session_seconds
         )
         boot = secrets.token_hex(4)
-        self._links = Links(
+        self._links = links_type()(
             Member(role="api", name=f"api-{boot}", boot=boot, started_at=time.time()),
             keys=load_keys(config.cluster.key_file, create=False),
             cluster=config.cluster.name,

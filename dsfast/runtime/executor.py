@@ -22,6 +22,7 @@ import msgspec
 
 from dsfast.engine import events as ev
 from dsfast.errors import UsageError
+from dsfast.failpoint import reach
 from dsfast.ids import run_text
 from dsfast.log import log_event
 from dsfast.model import AttemptState, Outcome
@@ -63,6 +64,7 @@ class Executor:
     def start(self, execute: Execute) -> None:
         """Start an attempt; its events follow. Never raises for what the attempt or this machine did wrong."""
         key = (execute.run_id, execute.task, execute.attempt)
+        reach("W2")
         try:
             self._start(key, execute)
         except UsageError as error:

@@ -20,11 +20,11 @@ from dsfast.engine.worker import WorkerEngine
 from dsfast.model import Member, OnDisconnect
 from dsfast.registry.base import Registry
 from dsfast.runtime.executor import Executor, ExecutorSettings
-from dsfast.runtime.inbox import Inbox
 from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.links import Links
 from dsfast.runtime.logs import LogDir
 from dsfast.runtime.master import Master
+from dsfast.runtime.points import inbox_type, links_type, master_type
 from dsfast.runtime.tls import tls_of
 from dsfast.runtime.worker import Worker
 from dsfast.store.base import Store
@@ -51,7 +51,7 @@ class Surroundings:
         limits = LinkLimits(
             heartbeat_seconds=cluster.heartbeat_seconds, heartbeat_timeout_seconds=cluster.heartbeat_timeout_seconds
         )
-        return Links(
+        return links_type()(
             me,
             keys=self.keys,
             cluster=cluster.name,
@@ -75,7 +75,7 @@ def new_member(role: str, config: MasterConfig | WorkerConfig) -> Member:
 
 async def build_master(around: Surroundings, store: Store, *, alone: bool = False) -> Master:
     """A master that listens, over a store that is open; one that is `alone` takes over nobody's runs."""
-    config, inbox = around.config.master, Inbox()
+    config, inbox = around.config.master, inbox_type()()
     load: Callable[[], int] = lambda: len(engine.core.runs)  # noqa: E731 - the engine comes after the port is known
     links = around.links(new_member("master", config), inbox.put, load)
     await links.listen(config.host, config.port, sock=around.sock, allow_remote=around.allow_remote)
@@ -85,12 +85,12 @@ async def build_master(around: Surroundings, store: Store, *, alone: bool = Fals
         config.policy, config.kill_grace_seconds, around.absent_seconds, config.failovers_max, on_disconnect
     )
     engine = MasterEngine(links.me, settings, around.rng)
-    return Master(engine, store, around.registry, links, inbox, around.log, alone=alone)
+    return master_type()(engine, store, around.registry, links, inbox, around.log, alone=alone)
 
 
 async def build_worker(around: Surroundings) -> Worker:
     """A worker that listens. Its events wait until it serves."""
-    config, inbox = around.config.worker, Inbox()
+    config, inbox = around.config.worker, inbox_type()()
     load: Callable[[], int] = lambda: engine.busy  # noqa: E731 - likewise
     links = around.links(new_member("worker", config), inbox.put, load)
     await links.listen(config.host, config.port, sock=around.sock, allow_remote=around.allow_remote)

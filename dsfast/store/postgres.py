@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dsfast.errors import Unavailable
+from dsfast.failpoint import reach
 from dsfast.rows import AttemptRow, Batch, Committed, OwnedRun
 from dsfast.store import postgres_statements as statements
 from dsfast.store.postgres_link import Link, connect, errors_explained, place_of
@@ -90,6 +91,8 @@ class PostgresStore(Reads):
             self._doubtful.update(found["id"] for found in chosen)
             columns = list(zip(*chosen, strict=True)) if chosen else [(), (), ()]
             taken = sorted(run_id for (run_id,) in await connection.fetch(statements.TAKE, owner, *columns))
+            if taken:
+                reach("M10")
             loaded = await _load(connection, taken)
             self._doubtful.clear()
             return loaded
@@ -150,6 +153,8 @@ async def _load(connection: Any, run_ids: list[int]) -> list[OwnedRun]:
     runs = [run_row(values) for values in await connection.fetch(statements.RUNS, run_ids)]
     bodies: dict[str, bytes] = dict(await connection.fetch(statements.BODIES, list({run.digest for run in runs})))
     attempts: dict[int, list[AttemptRow]] = {run.id: [] for run in runs}
+    if runs:
+        reach("M11")
     async with connection.transaction(readonly=True):
         cursor = await connection.cursor(statements.ATTEMPTS, run_ids)
         while rows := await cursor.fetch(CLAIM_ROWS):

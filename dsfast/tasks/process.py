@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
+from dsfast.failpoint import reach
 from dsfast.tasks import proc
 from dsfast.tasks.base import StartFailed
 from dsfast.tasks.logfile import AttemptLog
@@ -116,6 +117,7 @@ class Process:
         self.watch(log)
 
     def _insist(self) -> None:
+        reach("W11")
         self._insisting = True
         if self.status is None:
             _signal_group(self.pid, signal.SIGKILL)
@@ -210,7 +212,9 @@ def start_process(
     try:
         _children.prepare()
         since = _ticks()
+        reach("W3")
         pid = spawn(argv, env, workdir, (_children.null, output, output, *extra))
+        reach("W4")
     except OSError as error:
         raise shortage(error) from error
     fd = -1
