@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "templates": {"model", "errors"},
     "wire": {"_core", "model", "errors"},
     "engine": {"_core", "wire", "templates", *NOUNS},
+    "proof": {"engine", *NOUNS},
     "store": {"rows", *SMALL},
     "registry": {"fatal", *SMALL},
     "tasks": {"templates", "wire", *SMALL},
