@@ -26,6 +26,7 @@ from dsfast.model import Workflow
 from dsfast.views import (
     Cancelled,
     ErrorView,
+    Lost,
     MemberPage,
     MemberView,
     RunPage,
@@ -197,6 +198,10 @@ class Client:
     def workers(self) -> list[MemberView]:
         """Live workers."""
         return self._get("/workers", MemberPage).members
+
+    def declare_lost(self, worker: str) -> Lost:
+        """Vouch that no life of a worker nobody can see runs any more; what it ran starts elsewhere."""
+        return self._post(f"/workers/{quote(worker, safe='')}/lost", {}, Lost, {}, repeatable=True)
 
     def masters(self) -> list[MemberView]:
         """Live masters."""

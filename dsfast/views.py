@@ -167,6 +167,12 @@ class Fault(msgspec.Struct, frozen=True):
     problems: list[ProblemView] = []
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """A worker was declared lost: so many attempts on it start elsewhere."""
+
+    attempts: int
+
+
 class ErrorView(msgspec.Struct, frozen=True):
     """Every answer that is not a success."""
 

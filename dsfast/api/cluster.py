@@ -8,7 +8,7 @@ from starlette.responses import Response
 from dsfast import __version__
 from dsfast.api.call import Call, reply
 from dsfast.api.shapes import Nothing
-from dsfast.views import MemberPage, member_view
+from dsfast.views import Lost, MemberPage, member_view
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -33,6 +33,11 @@ async def list_workers(call: Call[Nothing]) -> Response:
 async def list_masters(call: Call[Nothing]) -> Response:
     """Masters that are alive."""
     return _members(call, "master")
+
+
+async def declare_lost(call: Call[Nothing]) -> Response:
+    """A worker that nobody can see is gone for good: start elsewhere what it ran."""
+    return reply(Lost(await call.gateway.bury(call.path("worker"))))
 
 
 def _members(call: Call[Nothing], role: str) -> Response:

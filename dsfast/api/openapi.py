@@ -15,6 +15,7 @@ _REF = "#/components/schemas/{name}"
 _PATH_PARAMETERS = {
     "run": "The id of a run, a unique beginning of one, or `last`.",
     "task": "The name of a task.",
+    "worker": "The name of a worker.",
 }
 _HEADERS = {
     "Idempotency-Key": "A text of your choice: the same one again answers with the run that it started.",

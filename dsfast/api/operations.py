@@ -20,7 +20,7 @@ from dsfast.api.shapes import (
     TasksQuery,
     YamlQuery,
 )
-from dsfast.views import Cancelled, MemberPage, RunPage, RunView, TaskHistory, TaskPage
+from dsfast.views import Cancelled, Lost, MemberPage, RunPage, RunView, TaskHistory, TaskPage
 
 API = "/api/v1"
 
@@ -55,6 +55,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", f"{API}/runs/{{run}}/tasks/{{task}}", runs.show_task, {200: TaskHistory}),
     Operation("GET", f"{API}/runs/{{run}}/tasks/{{task}}/log", logs.read_log, {200: None}, query=LogQuery),
     Operation("GET", f"{API}/workers", cluster.list_workers, {200: MemberPage}),
+    Operation("POST", f"{API}/workers/{{worker}}/lost", cluster.declare_lost, {200: Lost}),
     Operation("GET", f"{API}/masters", cluster.list_masters, {200: MemberPage}),
     Operation("GET", "/healthz", cluster.healthz, {200: cluster.Health}, open=True),
     Operation("GET", "/readyz", cluster.readyz, {200: cluster.Readiness, 503: cluster.Readiness}, open=True),

@@ -155,3 +155,20 @@ def master_ls(config: Config, output: str, api: str | None) -> None:
 def worker_ls(config: Config, output: str, api: str | None) -> None:
     """List live workers."""
     _list(config, "worker", output, api)
+
+
+@worker.command("lost")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@api_option
+@with_config
+def worker_lost(config: Config, name: str, yes: bool, api: str | None) -> None:
+    """Declare a worker dead that nobody can see: what it ran starts elsewhere, also what is never replaced otherwise.
+
+    If its machine still runs these tasks, they run twice: make sure that it is off.
+    """
+    if not yes:
+        click.confirm(f"Is the machine of worker {name} off, or its tasks ended?", abort=True)
+    with connect(config, api) as client:
+        lost = client.declare_lost(name)
+    say(f"worker {name} is lost; {lost.attempts} attempts start elsewhere")

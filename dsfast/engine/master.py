@@ -103,4 +103,5 @@ COMMANDS: dict[type, Callable[..., None]] = {
     cmd.Submit: requests.on_submit,
     cmd.Cancel: requests.on_cancel,
     cmd.Explain: requests.on_explain,
+    cmd.Bury: membership.on_bury,
 }

@@ -117,6 +117,18 @@ def on_absent(core: Core, worker_id: str, fx: MasterEffects) -> None:
         core.deadlines.set(("absent", worker.id), min(later))
 
 
+def on_bury(core: Core, e: ev.Received, c: cmd.Bury, fx: MasterEffects) -> None:
+    """A person vouches for the death of a worker that nobody can see."""
+    lives = [worker for worker in core.dispatcher.workers.values() if worker.member.name == c.worker]
+    if any(worker.linked or worker.id in core.members for worker in lives):
+        sentence = f"worker {c.worker} is alive: master {core.me.name} sees it; stop it first"
+        fx.sends.append((e.peer_id, e.request_id, cmd.Failed("usage", sentence)))
+        return
+    fx.sends.append((e.peer_id, e.request_id, cmd.Buried(sum(len(worker.live) for worker in lives))))
+    for worker in lives:
+        _bury(core, worker, "its worker was declared lost", fx)
+
+
 def _patience(core: Core, live: Live) -> float:
     """How many seconds its worker must be absent before this attempt may be replaced."""
     policy = core.runs[live.row.run_id].plan.traits[live.row.task].on_disconnect

@@ -230,6 +230,16 @@ class Gateway:
             raise ProtocolError(f"an explanation was answered with {type(answer).__name__}")
         return {task: (word, reason) for task, word, reason in answer.tasks}, ""
 
+    async def bury(self, worker: str) -> int:
+        """Have every master replace what is bound to this worker; how many attempts. Raises UsageError, Unavailable."""
+        if any(member.name == worker for member in self.live("worker")):
+            raise UsageError(f"worker {worker} is alive; stop it first")
+        attempts = 0
+        for master in self.live("master"):
+            answer = await self._ask(master, cmd.Bury(worker), SUBMIT_SECONDS)
+            attempts += answer.attempts if isinstance(answer, cmd.Buried) else 0
+        return attempts
+
     def _owner(self, run: RunRow) -> Member:
         owner = self._members.get(run.owner or "")
         if owner is None:

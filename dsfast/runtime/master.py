@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
-from traceback import format_exc
 
 from dsfast.engine import events as ev
 from dsfast.engine.effects import Claim, MasterEffects
@@ -90,7 +89,7 @@ class Master:
         """A bug of ours ends this master. Say over which run, so that it does not end all others in turn for ever."""
         run_id, story = self.engine.concerning, f"{type(error).__name__}: {error}"[:STORY_LENGTH_MAX]
         run = run_text(run_id) if run_id else ""
-        log_event(self.log, "engine_failed", level=logging.CRITICAL, run=run, error=story, where=format_exc())
+        log_event(self.log, "engine_failed", level=logging.CRITICAL, run=run, error=story)
         if run_id:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(BLAME_SECONDS):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import time
-from traceback import format_exc
 
 from dsfast.engine import events as ev
 from dsfast.engine.effects import WorkerEffects
@@ -58,11 +57,7 @@ class Worker:
         wake_at: float | None = None
         while not self._idle:
             events = await self.inbox.batch(_sooner(wake_at, self._stop_at))
-            try:
-                wake_at = self._turn(self._without_log_reads(events))
-            except Exception as error:
-                log_event(self.log, "engine_failed", level=logging.CRITICAL, error=str(error), where=format_exc())
-                raise
+            wake_at = self._turn(self._without_log_reads(events))
 
     def _turn(self, events: list[ev.Event]) -> float | None:
         for _ in range(ROUNDS_MAX):

@@ -261,6 +261,13 @@ class Explain(Command, frozen=True):
     limit: int = 1000
 
 
+class Bury(Command, frozen=True):
+    """A person knows that no life of this worker runs any more: start elsewhere what is bound to it."""
+
+    KIND: ClassVar[int] = 51
+    worker: str  # its name
+
+
 class Submitted(Command, frozen=True):
     """Answer to Submit: the run is durable. `repeated` if the idempotency key was known."""
 
@@ -291,6 +298,13 @@ class Failed(Command, frozen=True):
     KIND: ClassVar[int] = 59
     code: str
     message: str
+
+
+class Buried(Command, frozen=True):
+    """Answer to Bury: how many attempts were lost with the worker."""
+
+    KIND: ClassVar[int] = 60
+    attempts: int
 
 
 # -- client to worker ---------------------------------------------------------------------------------

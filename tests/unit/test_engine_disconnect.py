@@ -8,7 +8,7 @@ from dsfast.engine import events as ev
 from dsfast.engine.effects import KillOrder, MasterEffects
 from dsfast.model import AttemptState, OnDisconnect, RunState
 from dsfast.wire import commands as cmd
-from tests.engine_kit import WALL, Bench, Desk, dispatched, execute, flow, keys, sent, task, worker
+from tests.engine_kit import WALL, Bench, Desk, answers, dispatched, execute, flow, keys, sent, task, worker
 
 A, R = AttemptState, RunState
 W, V = worker("w", slots=1), worker("v")
@@ -195,3 +195,30 @@ def test_what_ends_meanwhile_keeps_its_result() -> None:
     bench.link("m")
     fx = bench.hears("m", cmd.Adopt(((1, 1),), 1))
     assert [result.outcome.state for result in sent(fx, cmd.Result)] == [A.SUCCEEDED]
+
+
+# -- a person's word ---------------------------------------------------------------------------------------------------
+
+
+def test_a_person_may_vouch_for_the_death_of_a_worker() -> None:
+    desk = Desk(W)
+    desk.start(flow(task("t", on_disconnect=OnDisconnect(replace=False))))
+    vanish(desk)
+    fx = desk.ask(cmd.Bury("w"))
+    assert answers(fx) == [cmd.Buried(1)]
+    assert dispatched(fx) == [("v", "t", 2)]
+    assert answers(desk.ask(cmd.Bury("w"))) == [cmd.Buried(0)]
+
+
+@pytest.mark.parametrize("seen", ["linked", "listed"])
+def test_a_worker_that_is_seen_is_not_buried(seen: str) -> None:
+    desk = Desk(W)
+    run_id = desk.start(flow(task("t", on_disconnect=OnDisconnect(replace=False))))
+    if seen == "linked":
+        desk.leave("w")
+    else:
+        desk.unlink("w")
+    (answer,) = answers(desk.ask(cmd.Bury("w")))
+    assert isinstance(answer, cmd.Failed)
+    assert "worker w is alive" in answer.message
+    assert desk.states(run_id) == {(0, 1): A.DISPATCHED}
