@@ -1,4 +1,4 @@
-"""Judge histories: python -m dsfast.proof [--unseen-ends] FILE... (JSON lines, in order of time); exit code 1: broken."""
+"""Judge histories: python -m dsfast.proof [--unseen-ends] FILE... (JSON lines by time); exit code 1: broken."""
 
 from __future__ import annotations
 
