@@ -57,6 +57,8 @@ class Core:
         self.members: dict[str, Member] = {}
         self.dead: set[str] = set()  # members the registry still lists though their process is gone
         self.masters: frozenset[str] | None = None
+        self.linked_masters: set[str] = set()
+        self.missing: dict[str, float] = {}  # linked masters that the registry shows no longer, and since when
         self.registered = True  # others see us; if they do not, new runs wait and running ones go on
         self.starts: dict[cmd.Attempt, tuple[Live, str]] = {}  # running, but not written down yet
         self.concerning = 0  # the run that is being decided on: to be blamed should this be the end of us

@@ -73,6 +73,8 @@ def _on_due(core: Core, key: object, fx: MasterEffects) -> None:
             membership.on_absent(core, worker_id, fx)
         case reports.FLUSH:
             reports.flush_starts(core, fx)
+        case membership.MISSING:
+            membership.on_missing(core, fx)
         case membership.FOLLOW_UP:
             membership.claim_rest(core, fx)
 

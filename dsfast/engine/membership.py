@@ -30,10 +30,13 @@ from dsfast.rows import OwnedRun
 from dsfast.wire import commands as cmd
 
 FOLLOW_UP = ("claim",)
+MISSING = ("missing",)
 GONE = "its worker is gone: no link and no lease"
 
 
 def on_link_up(core: Core, e: ev.LinkUp, fx: MasterEffects) -> None:
+    if e.peer.role == "master":
+        core.linked_masters.add(e.peer.id)
     if e.peer.role != "worker":
         return
     worker = core.dispatcher.add_worker(e.peer)
@@ -58,6 +61,9 @@ def _adopt(core: Core, worker: Worker, run_ids: Iterable[int], fx: MasterEffects
 
 
 def on_link_down(core: Core, e: ev.LinkDown, fx: MasterEffects) -> None:
+    if e.peer_id in core.linked_masters:
+        core.linked_masters.discard(e.peer_id)
+        _claim_share(core, fx)
     worker = core.dispatcher.workers.get(e.peer_id)
     if worker is None:
         return
@@ -149,13 +155,35 @@ def _bury(core: Core, worker: Worker, reason: str, fx: MasterEffects) -> None:
 
 def _claim_share(core: Core, fx: MasterEffects) -> None:
     """When masters came or went: take our share of the runs that nobody alive owns, and later look again."""
-    alive = {member.id for member in core.members.values() if member.role == "master"} - core.dead
-    masters = frozenset(alive | {core.me.id})
+    masters = _alive_masters(core)
     if masters == core.masters:
         return
     core.masters = masters
     fx.claim = Claim(masters, sorted(masters).index(core.me.id), len(masters))
     core.deadlines.set(FOLLOW_UP, core.now + core.settings.absent_seconds)
+
+
+def _alive_masters(core: Core) -> frozenset[str]:
+    """Those that the registry shows, and for a while those that it shows no longer though their link is healthy.
+
+    They live. When the registry itself was down they are back in it in a moment, and taking their runs over would be
+    all that happened; should they be cut off from registry and store for longer, somebody has to.
+    """
+    listed = {member.id for member in core.members.values() if member.role == "master"} - core.dead
+    missing = ((core.masters or frozenset()) & core.linked_masters) - listed - core.dead
+    core.missing = {master: core.missing.get(master, core.now) for master in missing}
+    ends = {master: since + core.settings.absent_seconds for master, since in core.missing.items()}
+    waiting = {master: end for master, end in ends.items() if end - core.now >= TICK_SECONDS}
+    if waiting:
+        core.deadlines.set(MISSING, min(waiting.values()))
+    else:
+        core.deadlines.cancel(MISSING)
+    return frozenset(listed | waiting.keys() | {core.me.id})
+
+
+def on_missing(core: Core, fx: MasterEffects) -> None:
+    """A master has been out of the registry for long enough, or is back in it."""
+    _claim_share(core, fx)
 
 
 def claim_rest(core: Core, fx: MasterEffects) -> None:

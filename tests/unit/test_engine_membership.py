@@ -254,6 +254,41 @@ def test_masters_share_the_runs_of_one_that_died_and_look_once_more_later() -> N
     assert later.wake_at is None
 
 
+def linked_to(*others: str) -> Desk:
+    """Master b, to whom these have links."""
+    desk = Desk(name="b")
+    desk.step(ev.Members((desk.me, *map(master, others))), *(ev.LinkUp(master(name)) for name in others))
+    desk.step(after=desk.core.settings.absent_seconds)
+    return desk
+
+
+def test_a_master_with_a_healthy_link_has_time_to_return_to_the_registry() -> None:
+    """After an outage of the registry everybody is back in it within a moment, one after the other."""
+    desk = linked_to("a", "c")
+    assert desk.step(ev.Members((desk.me,))).claim is None
+    assert desk.step(ev.Members((desk.me, master("a"))), after=9.9).claim is None
+    claim = desk.step(after=0.2).claim
+    assert claim is not None
+    assert claim.alive == {"a@1", "b@1"}
+    assert desk.step(ev.Members((desk.me, master("a"), master("c")))).claim is not None
+
+
+def test_a_master_that_the_registry_shows_no_longer_and_whose_link_ends_leaves_its_runs_at_once() -> None:
+    desk = linked_to("a")
+    assert desk.step(ev.LinkDown("a@1")).claim is None
+    assert desk.step(ev.LinkUp(master("a"))).claim is None
+    assert desk.step(ev.Members((desk.me,))).claim is None
+    claim = desk.step(ev.LinkDown("a@1")).claim
+    assert claim is not None
+    assert claim.alive == {"b@1"}
+
+
+def test_a_dead_master_has_no_time_to_return() -> None:
+    desk = linked_to("a")
+    assert desk.step(ev.Members((desk.me,))).claim is None
+    assert desk.step(ev.PeerDead("a@1")).claim is not None
+
+
 def test_nothing_is_claimed_when_only_workers_come_and_go() -> None:
     desk = Desk(name="b")
     assert desk.join(W).claim is None
