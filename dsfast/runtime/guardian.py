@@ -1,14 +1,24 @@
-"""The process that outlives a daemon by a moment, to end what the daemon's tasks still run.
+"""The processes that outlive a daemon by a moment, to end what the daemon's tasks still run.
 
-`guard` splits the program in two before anything heavy is loaded. The child goes on as the daemon; the parent
-is its guardian and does nothing but wait. When the daemon ends, in whatever way, everything below it becomes
-the guardian's, daemons of tasks with sessions of their own included: they are killed and waited for, until
-there is none. Only then does the guardian close the listening sockets, of which both have held a copy.
-So a refused connection tells the masters that nothing of this worker runs any more, and replacements may start.
+`guard` divides the program before anything heavy is loaded. The last child goes on as the daemon; its parent, and the
+parent of that one, are its guardians and do nothing but wait. When the process that a guardian waits for ends, in
+whatever way, everything below it becomes the guardian's, daemons of tasks with sessions of their own included: they are
+killed and waited for, until there is none. Only then does the guardian close the listening sockets, of which all have
+held a copy. So a refused connection tells the masters that nothing of this worker runs any more, and replacements may
+start.
 
-Signals: what a terminal sends (Ctrl-C, Ctrl-Z, hang-up) reaches the daemon directly, because both stay in one
-process group; what is sent to the guardian by kill, a supervisor or an init is passed on. A guardian that is
-killed itself takes the daemon along: the daemon gets SIGTERM from the kernel.
+    outer guardian --- inner guardian --- daemon --- tasks
+
+Why two: any one of the three may be killed without warning, and any two at the same instant, and one is left that ends
+the tasks before the port refuses. (Should both guardians be killed, it is the daemon: the kernel tells it to drain.)
+
+    killed                                   then
+    the daemon, with or without a guardian   a guardian ends the tasks, and the port refuses
+    the inner guardian                       the outer ends the daemon and its tasks, and the port refuses
+    the outer guardian                       the inner gets SIGTERM from the kernel and passes it on: the daemon drains
+
+Signals: what a terminal sends (Ctrl-C, Ctrl-Z, hang-up) reaches the daemon directly, because all stay in one
+process group; what is sent to a guardian by kill, a supervisor or an init is passed on.
 """
 
 from __future__ import annotations
@@ -24,6 +34,7 @@ from dsfast.tasks import proc
 PASSED_ON = frozenset(
     {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
 )
+GUARDIANS = 2
 SIGNAL_BASE = 128  # a daemon killed by signal n makes the guardian exit with 128 + n, as a shell would
 
 
@@ -34,9 +45,9 @@ class Listener(Protocol):
 
 
 def guard(listeners: Iterable[Listener] = ()) -> None:
-    """Return as the daemon, under a guardian that holds `listeners` until all tasks are dead.
+    """Return as the daemon, under guardians that hold `listeners` until all tasks are dead.
 
-    The guardian itself never returns: it leaves with the daemon's exit status. Call it in a single-threaded
+    The guardians themselves never return: they leave with the daemon's exit status. Call it in a single-threaded
     process, with the sockets bound and listening. Raises OSError when the system has no process to spare.
     """
     listeners = list(listeners)
@@ -44,47 +55,48 @@ def guard(listeners: Iterable[Listener] = ()) -> None:
     proc.become_subreaper()
     sys.stdout.flush()
     sys.stderr.flush()
-    guardian = os.getpid()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *PASSED_ON})
-    daemon = os.fork()
-    if daemon == 0:
-        _become_daemon(guardian)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    else:
-        _stand_guard(daemon, listeners)
+    for _ in range(GUARDIANS):
+        _divide(listeners)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _become_daemon(guardian: int) -> None:
+def _divide(listeners: list[Listener]) -> None:
+    """Return as a child that is guarded by the process that called."""
+    guardian = os.getpid()
+    child = os.fork()
+    if child:
+        _stand_guard(child, listeners)
     proc.become_subreaper()
     proc.prctl(proc.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != guardian:  # it died before we asked to be told
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _stand_guard(daemon: int, listeners: list[Listener]) -> NoReturn:
-    status = _wait_for(daemon)
+def _stand_guard(child: int, listeners: list[Listener]) -> NoReturn:
+    status = _wait_for(child)
     _end_everything()
     for listener in listeners:
         listener.close()
     os._exit(status)
 
 
-def _wait_for(daemon: int) -> int:
-    """Pass signals on and reap whatever ends, until it is the daemon; its exit status."""
+def _wait_for(child: int) -> int:
+    """Pass signals on and reap whatever ends, until it is the child; its exit status."""
     while True:
         info = signal.sigwaitinfo({signal.SIGCHLD, *PASSED_ON})
         if info.si_signo == signal.SIGCHLD:
-            status = _reap(daemon)
+            status = _reap(child)
             if status is not None:
                 return status
-        elif info.si_code <= 0 and info.si_pid != daemon:  # sent by a process; the kernel's own codes are positive
-            os.kill(daemon, info.si_signo)
+        elif info.si_code <= 0 and info.si_pid != child:  # sent by a process; the kernel's own codes are positive
+            os.kill(child, info.si_signo)
 
 
-def _reap(daemon: int) -> int | None:
-    """Reap what has ended, up to the daemon; its exit status if it is among them."""
+def _reap(child: int) -> int | None:
+    """Reap what has ended, up to the child; its exit status if it is among them."""
     while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
-        if ended.si_pid == daemon:
+        if ended.si_pid == child:
             return ended.si_status if ended.si_code == os.CLD_EXITED else SIGNAL_BASE + ended.si_status
     return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ from pathlib import Path
 from dsfast.client import Client
 from dsfast.errors import DsfastError, Unavailable
 from dsfast.runtime.keys import load_keys
+from dsfast.tasks import proc
 from tests.integration.local_cluster import clean_environ, free_port
 
 READY_SECONDS = 60.0
@@ -76,12 +79,12 @@ class Cluster:
     def kill(self, name: str) -> None:
         """End a daemon's own process without warning: a worker's, not its guardian's."""
         process = self.daemons[name]
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        if children:
-            subprocess.run(["kill", "-9", *children], check=True)
-        else:
-            process.kill()
+        os.kill(self.pids(name)[-1], signal.SIGKILL)
         process.wait(STOP_SECONDS)
+
+    def pids(self, name: str) -> list[int]:
+        """A daemon's guardians, if it has some, from the outer to the inner one, and its own process."""
+        return guarded_pids(self.daemons[name].pid)
 
     def until(self, condition: Callable[[], bool], seconds: float = READY_SECONDS) -> None:
         """Wait for a condition; what is not there yet may raise. Fails with the daemons' logs after `seconds`."""
@@ -114,6 +117,18 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def guarded_pids(outer: int) -> list[int]:
+    """This process and those that it guards, as told by their having been started by the same command."""
+    found = [outer]
+    while below := [pid for pid in proc.children(found[-1]) if _command(pid) == _command(outer)]:
+        found.append(below[0])
+    return found
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from dsfast.runtime.guardian import guard
+from dsfast.tasks import proc
 
 
 async def work(root: Path, script: str, port: int) -> None:
@@ -24,7 +25,11 @@ async def work(root: Path, script: str, port: int) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, lambda: print("INT", flush=True))
     _execution, _outcome = start("shell", make_job("shell", root, script=script))
-    print(json.dumps({"port": port, "daemon": os.getpid(), "guardian": os.getppid()}), flush=True)
+    inner = os.getppid()
+    seen = proc.stat(inner)
+    assert seen is not None
+    told = {"port": port, "daemon": os.getpid(), "guardian": inner, "outer": seen.parent}
+    print(json.dumps(told), flush=True)
     await stop.wait()
 
 

@@ -32,12 +32,13 @@ wait
 
 @dataclass
 class Guarded:
-    """A worker under a guardian."""
+    """A worker under its two guardians."""
 
     process: subprocess.Popen[str]
     port: int
     daemon: int
-    guardian: int
+    guardian: int  # the inner one
+    outer: int
 
     def refuses(self) -> bool:
         try:
@@ -45,6 +46,11 @@ class Guarded:
         except ConnectionRefusedError:
             return True
         return False
+
+    def kill(self, *names: str) -> None:
+        """Kill these of its processes, one right after the other."""
+        for pid in [getattr(self, name) for name in names]:
+            os.kill(pid, signal.SIGKILL)
 
     def stopped(self, pid: int) -> bool:
         seen = proc.stat(pid)
@@ -63,7 +69,7 @@ def started(tmp_path: Path) -> Iterator[list[Guarded]]:
     made: list[Guarded] = []
     yield made
     for guarded in made:
-        for pid in (guarded.daemon, guarded.guardian):
+        for pid in (guarded.daemon, guarded.guardian, guarded.outer):
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
         guarded.process.wait(DEADLINE_SECONDS)
@@ -149,9 +155,26 @@ def test_ctrl_c_in_a_terminal_reaches_the_worker_once(tmp_path: Path) -> None:
     assert said.replace(b"^C", b"").split() == [b"INT"]
 
 
-async def test_a_worker_whose_guardian_is_killed_is_told_to_end(tmp_path: Path, started: list[Guarded]) -> None:
+@pytest.mark.parametrize("victims", [("guardian",), ("daemon", "guardian"), ("daemon", "outer")])
+async def test_nothing_survives_whoever_is_killed_and_the_port_refuses_last(
+    tmp_path: Path, started: list[Guarded], victims: tuple[str, ...]
+) -> None:
+    guarded, pids = await with_tree(tmp_path, started)
+    guarded.kill(*victims)
+    await until(guarded.refuses)
+    assert [pid for pid in [guarded.daemon, *pids] if alive(pid)] == []
+
+
+async def test_a_worker_whose_outer_guardian_is_killed_is_told_to_end(tmp_path: Path, started: list[Guarded]) -> None:
+    guarded, pids = await with_tree(tmp_path, started)
+    os.kill(guarded.outer, signal.SIGKILL)
+    await until(guarded.refuses)
+    assert [pid for pid in [guarded.daemon, *pids] if alive(pid)] == []
+
+
+async def test_a_worker_that_loses_both_guardians_is_told_to_end(tmp_path: Path, started: list[Guarded]) -> None:
     guarded = start_guarded(tmp_path, started, ":")
-    os.kill(guarded.guardian, signal.SIGKILL)
+    guarded.kill("outer", "guardian")
     await until(lambda: not alive(guarded.daemon))
 
 
