@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.witness import note
 from dsfast.config import load_config
 from dsfast.model import RunState, Workflow, canonical
 from dsfast.runtime.embedded import Embedded
@@ -163,10 +163,3 @@ def _status_bytes(field: str) -> int:
         if line.startswith(field):
             return int(line.split()[1]) * 1024
     raise AssertionError(f"/proc/self/status has no {field}")
-
-
-def note(benchmark: BenchmarkFixture, **figures: Any) -> None:
-    """Keep figures with the result, and print them."""
-    rounded = {key: float(f"{value:.4g}") for key, value in figures.items()}
-    benchmark.extra_info.update(rounded)
-    print("  " + "  ".join(f"{key} {value:g}" for key, value in rounded.items()))

@@ -14,6 +14,7 @@ from dsfast.runtime.keys import load_keys
 from dsfast.runtime.notify import notify_ready
 from dsfast.runtime.wiring import Surroundings, build_master, build_worker
 from dsfast.store import open_store
+from dsfast.tasks.types import load_built_in
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -38,6 +39,7 @@ async def serve_master(config: Config) -> None:
 
 async def serve_worker(config: Config, listener: socket.socket) -> None:
     """Run a worker on a listening socket until SIGTERM or SIGINT (drain; a second one ends what runs)."""
+    load_built_in()
     around = _surroundings(config, "worker")
     around.sock = listener
     worker = await build_worker(around)
