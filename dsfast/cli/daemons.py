@@ -77,13 +77,14 @@ def worker(config: Config, ctx: click.Context) -> None:
     if ctx.invoked_subcommand is None:
         make_state_dir(config)
         from dsfast.runtime.guardian import guard
+        from dsfast.runtime.home import claim_home
         from dsfast.runtime.listener import bind
 
-        listener = bind(config, "worker")
-        guard([listener])  # divides this process in two, so nothing heavy is in memory yet
+        listener, home = bind(config, "worker"), claim_home(config)
+        guard([listener, home])  # divides this process in two, so nothing heavy is in memory yet
         from dsfast.runtime.daemons import serve_worker
 
-        _serve(serve_worker(config, listener), "worker")
+        _serve(serve_worker(config, listener, home), "worker")
 
 
 @click.command()

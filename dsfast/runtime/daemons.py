@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dsfast.config import Config, require_safe_bind
 from dsfast.log import log_event, setup_logging
 from dsfast.registry import open_registry
+from dsfast.runtime.home import Home
 from dsfast.runtime.keys import load_keys
 from dsfast.runtime.notify import notify_ready
 from dsfast.runtime.wiring import Surroundings, build_master, build_worker
@@ -37,12 +39,17 @@ async def serve_master(config: Config) -> None:
         log_event(around.log, "master_stopped")
 
 
-async def serve_worker(config: Config, listener: socket.socket) -> None:
-    """Run a worker on a listening socket until SIGTERM or SIGINT (drain; a second one ends what runs)."""
+async def serve_worker(config: Config, listener: socket.socket, home: Home) -> None:
+    """Run a worker on a listening socket until SIGTERM or SIGINT (drain; a second one ends what runs).
+
+    Raises Unavailable when what its former life has left cannot be ended.
+    """
     load_built_in()
     around = _surroundings(config, "worker")
     around.sock = listener
-    worker = await build_worker(around)
+    if swept := home.sweep():
+        log_event(around.log, "former_life_swept", level=logging.WARNING, processes=swept)
+    worker = await build_worker(around, home)
     try:
         await worker.start()
         _on_stop_signals(lambda: worker.stop(config.worker.drain_seconds))

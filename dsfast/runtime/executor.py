@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from traceback import format_exc
 from typing import Any
 
 import msgspec
@@ -46,6 +47,7 @@ class ExecutorSettings:
     log_bytes_max: int
     env_allow: tuple[str, ...]
     environ: dict[str, str]
+    mark: str = ""  # of the worker, in the environment of everything that it starts
 
 
 class Executor:
@@ -74,6 +76,9 @@ class Executor:
         except OSError as error:
             end = self._refuse if error.errno in SHORTAGES else self._fail
             end(key, f"cannot prepare the attempt: {error.strerror}: {error.filename}")
+        except Exception as error:  # noqa: BLE001 - a broken task type harms its own tasks only
+            log_event(self._log, "start_failed", level=logging.ERROR, attempt=describe(key), where=format_exc())
+            self._fail(key, f"its task type could not start it: {type(error).__name__}: {error}")
 
     def _start(self, key: Attempt, execute: Execute) -> None:
         kind, spec, config = decode_spec(execute.spec)
@@ -97,7 +102,7 @@ class Executor:
 
         try:
             execution = kind.start(job, done)
-        except StartFailed:
+        except Exception:
             self._tidy(job)
             raise
         if not ended:
@@ -128,6 +133,7 @@ class Executor:
             name=execute.name,
             output=output,
             params=context["params"],
+            worker=self.settings.mark,
         )
         workdir = Path(spec.workdir) if spec.workdir else private
         log = self.logs.create(key)
@@ -151,8 +157,12 @@ class Executor:
     def kill(self, key: Attempt, grace: float, reason: str) -> None:
         """End an attempt, if it still runs; its end follows as an event."""
         execution = self._running.get(key)
-        if execution is not None:
+        if execution is None:
+            return
+        try:
             execution.kill(grace, reason)
+        except Exception:  # noqa: BLE001 - likewise; it runs on, and is ended with this worker at the latest
+            log_event(self._log, "kill_failed", level=logging.ERROR, attempt=describe(key), where=format_exc())
 
     def close(self) -> None:
         """Let go of what task types keep warm."""

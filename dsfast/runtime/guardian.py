@@ -3,7 +3,7 @@
 `guard` divides the program before anything heavy is loaded. The last child goes on as the daemon; its parent, and the
 parent of that one, are its guardians and do nothing but wait. When the process that a guardian waits for ends, in
 whatever way, everything below it becomes the guardian's, daemons of tasks with sessions of their own included: they are
-killed and waited for, until there is none. Only then does the guardian close the listening sockets, of which all have
+killed and waited for, until there is none. Only then does the guardian close the listening socket, of which all have
 held a copy. So a refused connection tells the masters that nothing of this worker runs any more, and replacements may
 start.
 
@@ -38,46 +38,46 @@ GUARDIANS = 2
 SIGNAL_BASE = 128  # a daemon killed by signal n makes the guardian exit with 128 + n, as a shell would
 
 
-class Listener(Protocol):
-    """A socket that listens."""
+class Held(Protocol):
+    """What tells others that this worker is alive: a socket that listens, a lock."""
 
     def close(self) -> None: ...
 
 
-def guard(listeners: Iterable[Listener] = ()) -> None:
-    """Return as the daemon, under guardians that hold `listeners` until all tasks are dead.
+def guard(held: Iterable[Held] = ()) -> None:
+    """Return as the daemon, under guardians that keep what is `held` until all tasks are dead.
 
     The guardians themselves never return: they leave with the daemon's exit status. Call it in a single-threaded
-    process, with the sockets bound and listening. Raises OSError when the system has no process to spare.
+    process, with the socket bound and listening. Raises OSError when the system has no process to spare.
     """
-    listeners = list(listeners)
+    held = list(held)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some parents hand it down, the dead would vanish unseen
     proc.become_subreaper()
     sys.stdout.flush()
     sys.stderr.flush()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *PASSED_ON})
     for _ in range(GUARDIANS):
-        _divide(listeners)
+        _divide(held)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _divide(listeners: list[Listener]) -> None:
+def _divide(held: list[Held]) -> None:
     """Return as a child that is guarded by the process that called."""
     guardian = os.getpid()
     child = os.fork()
     if child:
-        _stand_guard(child, listeners)
+        _stand_guard(child, held)
     proc.become_subreaper()
     proc.prctl(proc.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != guardian:  # it died before we asked to be told
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _stand_guard(child: int, listeners: list[Listener]) -> NoReturn:
+def _stand_guard(child: int, held: list[Held]) -> NoReturn:
     status = _wait_for(child)
     _end_everything()
-    for listener in listeners:
-        listener.close()
+    for each in held:
+        each.close()
     os._exit(status)
 
 

@@ -20,6 +20,7 @@ from dsfast.engine.worker import WorkerEngine
 from dsfast.model import Member, OnDisconnect
 from dsfast.registry.base import Registry
 from dsfast.runtime.executor import Executor, ExecutorSettings
+from dsfast.runtime.home import Home
 from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.links import Links
 from dsfast.runtime.logs import LogDir
@@ -88,13 +89,14 @@ async def build_master(around: Surroundings, store: Store, *, alone: bool = Fals
     return master_type()(engine, store, around.registry, links, inbox, around.log, alone=alone)
 
 
-async def build_worker(around: Surroundings) -> Worker:
-    """A worker that listens. Its events wait until it serves."""
+async def build_worker(around: Surroundings, home: Home | None = None) -> Worker:
+    """A worker that listens; without a home it keeps nothing for another life. Its events wait until it serves."""
     config, inbox = around.config.worker, inbox_type()()
     load: Callable[[], int] = lambda: engine.busy  # noqa: E731 - likewise
     links = around.links(new_member("worker", config), inbox.put, load)
     await links.listen(config.host, config.port, sock=around.sock, allow_remote=around.allow_remote)
     engine = WorkerEngine(links.me)
-    settings = ExecutorSettings(config.work_dir, config.log_bytes_max, config.env_allow, dict(os.environ))
+    work_dir, mark = (home.attempts, home.mark) if home else (config.work_dir, "")
+    settings = ExecutorSettings(work_dir, config.log_bytes_max, config.env_allow, dict(os.environ), mark)
     executor = Executor(settings, LogDir(config.log_dir), inbox.put, around.log)
     return Worker(engine, executor, around.registry, links, inbox, around.log)

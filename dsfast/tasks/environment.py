@@ -16,6 +16,7 @@ from dsfast.ids import run_text
 
 ALLOWED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_*", "TZ", "TMPDIR")
 KEY = "DSFAST_ATTEMPT_KEY"  # the mark by which a process is known to be an attempt's
+WORKER = "DSFAST_WORKER"  # the mark by which the next life of a worker knows what a former one has left
 PARAM_BYTES_MAX = 96 << 10  # the kernel takes 128 KiB a variable; a larger value comes by `{{ params.name }}` only
 _PARAM = "DSFAST_PARAM_"
 _NOT_IN_NAMES = re.compile(r"[^A-Z0-9_]")
@@ -32,11 +33,12 @@ def build_env(
     name: str,
     output: Path,
     params: Mapping[str, Any],
+    worker: str = "",
 ) -> dict[str, str]:
     """The complete environment of one attempt of the task `name`; later sources win, DSFAST_* always.
 
     `allowed` are names of inherited variables, `LC_*` standing for all that begin so. A param arrives as
-    DSFAST_PARAM_<NAME>, its name in capitals with `_` for every other character.
+    DSFAST_PARAM_<NAME>, its name in capitals with `_` for every other character. `worker` is the mark of the worker.
     """
     run = run_text(run_id)
     own = {
@@ -46,6 +48,8 @@ def build_env(
         KEY: f"{run}.{task}.{attempt}",
         "DSFAST_OUTPUT": str(output),
     }
+    if worker:
+        own[WORKER] = worker
     return {**_inherit(inherited, allowed), **declared, **dict(_params(params)), **own}
 
 

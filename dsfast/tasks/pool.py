@@ -25,7 +25,7 @@ from dsfast.model import OUTPUTS_BYTES_MAX
 from dsfast.tasks.attempt import Attempt, exit_code, reason
 from dsfast.tasks.base import Done, Job, StartFailed
 from dsfast.tasks.command import DEFAULT_PATH, explain, find_program
-from dsfast.tasks.environment import mark
+from dsfast.tasks.environment import WORKER, mark
 from dsfast.tasks.process import ExitStatus, shortage, start_process
 
 IDLE_SECONDS = 60.0  # how long a process waits for more work: longer than the pauses within one run
@@ -45,6 +45,7 @@ _INHERITED = (
     "LC_ALL",
     "TMPDIR",
     "TZ",
+    WORKER,
 )  # the rest comes per attempt
 
 Kind = tuple[str, tuple[str, ...]]  # interpreter and path

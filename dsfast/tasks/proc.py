@@ -7,8 +7,11 @@ outdated when it arrives, except about our own children: they stay (as zombies a
 from __future__ import annotations
 
 import os
+import select
 import signal
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 PR_SET_PDEATHSIG = 1
@@ -126,6 +129,43 @@ def environment(pid: int) -> frozenset[bytes]:
             return frozenset(file.read().split(b"\0"))
     except OSError:
         return frozenset()
+
+
+def carrying(mark: bytes) -> list[int]:
+    """Processes of others whose environment has this `NAME=value` pair; not ourselves, nor whoever started us."""
+    pids = {int(name) for name in os.listdir("/proc") if name.isdigit()} - _ancestry()
+    return [pid for pid in pids if mark in environment(pid)]
+
+
+def end(pids: Iterable[int], mark: bytes, seconds: float) -> int:
+    """Kill those of these processes that carry the mark, and all below them; wait for them. How many they were."""
+    fds = []
+    for pid in pids:
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:  # gone; or out of descriptors, and it is found again
+            continue
+        fds.append(fd)
+        if mark in environment(pid):  # looked at again: from here on the number cannot become another's
+            signal_all(list(descendants([pid])), signal.SIGKILL)
+            with suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+    deadline = time.monotonic() + seconds
+    for fd in fds:
+        waiting = select.poll()
+        waiting.register(fd, select.POLLIN)
+        waiting.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        os.close(fd)
+    return len(fds)
+
+
+def _ancestry() -> set[int]:
+    """We, our parent, its parent and so on."""
+    found, seen = {os.getpid()}, stat(os.getpid())
+    while seen is not None and seen.parent:
+        found.add(seen.parent)
+        seen = stat(seen.parent)
+    return found
 
 
 def _threads(pid: int) -> list[str]:

@@ -1,0 +1,84 @@
+"""A worker is lost in every way that one machine can stage; its tasks bear witness that none runs beside its heir."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dsfast.client import Client
+from dsfast.model import Workflow, canonical
+from dsfast.tasks import proc
+from tests.integration.cluster import READY_SECONDS, Cluster, cluster
+from tests.integration.local_cluster import run_dsfast
+from tests.integration.witness import Witness
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster on SQLite with one master, without workers."""
+    database, registry = f"sqlite:///{tmp_path}/db", f"database+sqlite:///{tmp_path}/registry.db"
+    with cluster(tmp_path, database, registry) as made:
+        assert run_dsfast("db", "upgrade", environ=made.environ, folder=tmp_path).returncode == 0
+        made.start_all(masters=1, workers=0)
+        yield made
+
+
+def submit(client: Client, *tasks: object) -> str:
+    return client.submit(msgspec.Raw(canonical(Workflow(name="w", tasks=tasks)))).id  # type: ignore[arg-type]
+
+
+def of_attempts(run: str) -> list[int]:
+    """The living processes of this run's attempts."""
+    return [pid for attempt in (1, 2, 3) for pid in proc.carrying(f"DSFAST_ATTEMPT_KEY={run}.0.{attempt}".encode())]
+
+
+def test_tasks_that_outlived_all_processes_of_their_worker_end_before_its_next_life_takes_new_ones(
+    small: Cluster, tmp_path: Path
+) -> None:
+    witness = Witness(tmp_path)
+    small.start_worker("w1")
+    with small.client() as client:
+        run = submit(client, witness.task("t", "go"))
+        small.until(lambda: witness.lines(run)["start"] == 1)
+        left = of_attempts(run)
+        for pid in small.pids("w1"):  # guardians first: nobody is left to end what runs
+            os.kill(pid, signal.SIGKILL)
+        small.daemons["w1"].wait(READY_SECONDS)
+        assert set(left) & set(of_attempts(run))
+        small.start_worker("w1")
+        small.until(lambda: witness.lines(run)["start"] == 2)
+        assert not set(left) & set(of_attempts(run))
+        witness.open("go")
+        ended = client.wait(run, READY_SECONDS)
+    assert ended is not None
+    assert ended.state == "succeeded"
+    assert witness.lines(run) == {"start": 2, "end": 1}
+    assert "former_life_swept" in (tmp_path / "w1.log").read_text()
+
+
+@pytest.mark.parametrize(
+    "victims", [(1,), (0, 2), (1, 2)], ids=["inner guardian", "worker and outer", "worker and inner"]
+)
+def test_no_task_runs_beside_its_replacement_whoever_of_its_worker_is_killed(
+    small: Cluster, tmp_path: Path, victims: tuple[int, ...]
+) -> None:
+    witness = Witness(tmp_path)
+    small.start_worker("w1", slots=1)
+    with small.client() as client:
+        run = submit(client, witness.task("t", "go"))
+        small.until(lambda: witness.lines(run)["start"] == 1)
+        small.start_worker("w2", slots=1)
+        pids = small.pids("w1")
+        for number in victims:
+            os.kill(pids[number], signal.SIGKILL)
+        small.until(lambda: witness.lines(run)["start"] == 2)
+        witness.open("go")
+        ended = client.wait(run, READY_SECONDS)
+    assert ended is not None
+    assert ended.state == "succeeded"
+    assert witness.lines(run) == {"start": 2, "end": 1}
