@@ -12,6 +12,7 @@ import asyncpg
 from dsfast.model import AttemptState, Priority, RunState
 from dsfast.rows import AttemptRow, Batch, Committed, DefinitionRow, RunRow
 from dsfast.store.base import Store
+from dsfast.store.mysql_link import cursor_of, parse
 from dsfast.store.sqlite import database_path
 
 ME = "m1@boot"
@@ -83,6 +84,8 @@ async def dump(url: str) -> dict[str, list[tuple[Any, ...]]]:
     """Everything in the database, read past the store."""
     if url.startswith("sqlite"):
         return await asyncio.to_thread(_dump_sqlite, database_path(url))
+    if url.startswith("mysql"):
+        return await asyncio.to_thread(_dump_mysql, url)
     connection = await asyncpg.connect(url)
     try:
         return {
@@ -99,3 +102,12 @@ def _dump_sqlite(path: Path) -> dict[str, list[tuple[Any, ...]]]:
         return {name: connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2, 3").fetchall() for name in TABLES}
     finally:
         connection.close()
+
+
+def _dump_mysql(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    tables = {}
+    with cursor_of(parse(url)) as cursor:
+        for name in TABLES:
+            cursor.execute(f"SELECT * FROM {name} ORDER BY 1, 2, 3")
+            tables[name] = list(cursor.fetchall())
+    return tables

@@ -52,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
 
 BELOW_RUNTIME = ("engine", "wire", "rows", "model", "ids", "errors", "templates", "_core")
 EFFECTS = {"asyncio", "socket", "ssl", "time", "os", "subprocess", "threading", "selectors", "signal", "pathlib", "io"}
-ADAPTERS = {"sqlalchemy", "kazoo", "uvloop", "asyncpg", "starlette", "uvicorn", "click", "rich"}
+ADAPTERS = {"sqlalchemy", "kazoo", "uvloop", "asyncpg", "pymysql", "starlette", "uvicorn", "click", "rich"}
 PURE_BANS = EFFECTS | ADAPTERS | {"secrets", "uuid"}
 
 # A library that one adapter is about stays inside it, so that it can be changed there.
@@ -60,6 +60,7 @@ HOMES = {
     "sqlalchemy": {"store", "registry"},
     "alembic": {"store"},
     "asyncpg": {"store", "registry"},
+    "pymysql": {"store"},
     "kazoo": {"registry"},
     "starlette": {"api"},
     "uvicorn": {"api"},

@@ -19,6 +19,7 @@ from dsfast.store import postgres_statements as statements
 from dsfast.store.postgres_link import Link, connect, errors_explained, place_of
 from dsfast.store.reads import Reads
 from dsfast.store.revision import REVISION_TABLE, check_revision
+from dsfast.store.server import PEOPLE_CONNECTIONS_MAX, PEOPLE_SECONDS_MAX
 from dsfast.store.writes import Writes, attempt_row, copy_batch, refused, run_row, storable
 
 if TYPE_CHECKING:
@@ -26,14 +27,12 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 CLAIM_ROWS = 5_000  # attempts per fetch of a claim: some 20 ms of the event loop's time
-PEOPLE_CONNECTIONS_MAX = 4  # per process; a server usually allows 100 in all
-PEOPLE_MS_MAX = 30_000  # for one question; the server gives up on it then
 
 # The plan of a commit is made once, perhaps while the tables are empty, when reading all of them is cheapest, and is
 # used for as long as the master lives. Claims are rare; theirs are made each time.
 COMMITS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 CLAIMS = {"plan_cache_mode": "force_custom_plan", "enable_seqscan": "off", "jit": "off"}
-PEOPLE = {"default_transaction_read_only": "on", "statement_timeout": str(PEOPLE_MS_MAX)}
+PEOPLE = {"default_transaction_read_only": "on", "statement_timeout": f"{PEOPLE_SECONDS_MAX}s"}
 
 
 class PostgresStore(Reads):

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from dsfast.errors import DsfastError, Unavailable, UsageError
-
-CONNECT_SECONDS_MAX = 10.0  # a server that has not answered by then is taken as unreachable
-COMMAND_SECONDS_MAX = 30.0  # a commit that takes longer hangs on a silent network; the connection is given up
-LOCK_WAIT_MS = 10_000  # for a row that another master is just writing: its transaction is one statement
-TRIES_MAX = 6  # for transactions that lost a conflict: with the pauses below, about a second in all
-PAUSE_SECONDS = 0.02  # before the second try, doubled for each one after it, with jitter of half
+from dsfast.store import server
+from dsfast.store.server import explained, pause_seconds
 
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock timeout
 _VERSION_INDEX = "definitions_by_name"  # two masters store the next version of one workflow at once
@@ -42,14 +37,14 @@ class Link:
         """
         async with self._turn:
             with errors_explained(self.place):
-                for number in range(TRIES_MAX):
+                for failures in range(1, server.TRIES_MAX):
                     try:
                         return await self._try(work)
                     except asyncpg.PostgresError as error:
-                        if not _lost_conflict(error) or number == TRIES_MAX - 1:
+                        if not _lost_conflict(error):
                             raise
-                    await asyncio.sleep(PAUSE_SECONDS * 2**number * random.uniform(0.5, 1.5))
-                raise AssertionError("unreachable: the last try returns or raises")
+                    await asyncio.sleep(pause_seconds(failures))
+                return await self._try(work)
 
     async def close(self) -> None:
         """Disconnect after the call that is under way."""
@@ -57,7 +52,7 @@ class Link:
             connection, self._connection = self._connection, None
             if connection is not None:
                 try:
-                    await connection.close(timeout=CONNECT_SECONDS_MAX)
+                    await connection.close(timeout=server.CONNECT_SECONDS_MAX)
                 except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                     connection.terminate()  # the server has gone: there is nobody to say goodbye to
 
@@ -82,9 +77,9 @@ async def connect(url: str, settings: Mapping[str, str]) -> Any:
     """A new connection. Raises what asyncpg raises; see `errors_explained`."""
     return await asyncpg.connect(
         url,
-        timeout=CONNECT_SECONDS_MAX,
-        command_timeout=COMMAND_SECONDS_MAX,
-        server_settings={"application_name": "dsfast", "lock_timeout": str(LOCK_WAIT_MS), **settings},
+        timeout=server.CONNECT_SECONDS_MAX,
+        command_timeout=server.COMMAND_SECONDS_MAX,
+        server_settings={"application_name": "dsfast", "lock_timeout": f"{server.LOCK_WAIT_SECONDS}s", **settings},
     )
 
 
@@ -99,28 +94,9 @@ def place_of(url: str) -> str:
     return f"PostgreSQL at {parts.netloc.rpartition('@')[2] or 'the local socket'}{parts.path}"
 
 
-@contextmanager
-def errors_explained(place: str) -> Iterator[None]:
+def errors_explained(place: str) -> AbstractContextManager[None]:
     """Turns the errors of the driver and of the network into ours; what else is raised is a bug and stays."""
-    try:
-        yield
-    except DsfastError:
-        raise
-    except Exception as error:
-        explained = _explain(_driver_error(error), place)
-        if explained is None:
-            raise
-        raise explained from error
-
-
-def _driver_error(error: BaseException) -> BaseException:
-    """What the driver raised, inside what SQLAlchemy may have wrapped round it."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
-            return inner
-        inner = inner.__cause__
-    return error
+    return explained(lambda error: _explain(error, place))
 
 
 def _explain(error: BaseException, place: str) -> DsfastError | None:

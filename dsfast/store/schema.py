@@ -10,10 +10,17 @@ by one writer per run, and the checks would be paid on every one of them.
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from dsfast.store.revision import REVISION_TABLE
 
+# MySQL's keys have a longest length, and its plain TEXT and BLOB end at 64 KiB.
+DIGEST = sa.Text().with_variant(mysql.VARCHAR(64), "mysql", "mariadb")  # SHA-256 in hex
+NAME = sa.Text().with_variant(mysql.VARCHAR(200), "mysql", "mariadb")  # model.NAME_LENGTH_MAX; keys are as long
+MEMBER = sa.Text().with_variant(mysql.VARCHAR(255), "mysql", "mariadb")  # a name of 100, @, a boot id
+TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 INTEGER64 = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite's rowid alias is spelled INTEGER
 
 metadata = sa.MetaData()
@@ -21,10 +28,10 @@ metadata = sa.MetaData()
 definitions = sa.Table(
     "definitions",
     metadata,
-    sa.Column("digest", sa.Text, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("digest", DIGEST, primary_key=True),
+    sa.Column("name", NAME, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),  # counts up per name, from 1
-    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("body", BYTES, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Index("definitions_by_name", "name", "version", unique=True),
 )
@@ -33,18 +40,18 @@ runs = sa.Table(
     "runs",
     metadata,
     sa.Column("id", INTEGER64, primary_key=True, autoincrement=False),
-    sa.Column("workflow", sa.Text, nullable=False),
-    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("workflow", NAME, nullable=False),
+    sa.Column("digest", DIGEST, nullable=False),
     sa.Column("state", sa.SmallInteger, nullable=False),
-    sa.Column("owner", sa.Text),
+    sa.Column("owner", MEMBER),
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("priority", sa.SmallInteger, nullable=False),
-    sa.Column("params", sa.LargeBinary, nullable=False),
+    sa.Column("params", BYTES, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
-    sa.Column("idempotency_key", sa.Text),
+    sa.Column("idempotency_key", NAME),
     sa.Column("started_at", sa.Double),
     sa.Column("ended_at", sa.Double),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("reason", TEXT, nullable=False),
     sa.Column("tasks", sa.Integer, nullable=False),
     sa.Column("outcome", sa.SmallInteger, sa.Computed("CASE WHEN owner IS NULL THEN state END", persisted=True)),
 )
@@ -67,13 +74,13 @@ attempts = sa.Table(
     sa.Column("task", sa.Integer, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("state", sa.SmallInteger, nullable=False),
-    sa.Column("worker", sa.Text),
+    sa.Column("worker", MEMBER),
     sa.Column("dispatched_at", sa.Double),
     sa.Column("started_at", sa.Double),
     sa.Column("ended_at", sa.Double),
     sa.Column("exit_code", sa.BigInteger),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("outputs", sa.LargeBinary),
+    sa.Column("reason", TEXT, nullable=False),
+    sa.Column("outputs", BYTES),
     sa.PrimaryKeyConstraint("run_id", "task", "attempt"),
     sqlite_with_rowid=False,
     postgresql_with={"fillfactor": 70},  # an attempt is written twice: the second version fits beside the first
@@ -84,7 +91,7 @@ crashes = sa.Table(
     metadata,
     sa.Column("run_id", INTEGER64, primary_key=True, autoincrement=False),
     sa.Column("count", sa.Integer, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),  # of the last one
+    sa.Column("reason", TEXT, nullable=False),  # of the last one
 )
 
 revision = sa.Table(

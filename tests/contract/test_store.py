@@ -1,4 +1,4 @@
-"""What every store promises: each sentence of `dsfast/store/base.py`, on SQLite and on PostgreSQL."""
+"""What every store promises: each sentence of `dsfast/store/base.py`, on SQLite, PostgreSQL and MySQL (MariaDB)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dsfast.model import AttemptState, Priority, RunState
 from dsfast.rows import Committed, DefinitionRow
 from dsfast.store import open_store
 from dsfast.store.base import Store
+from tests.servers.mysql import MySqlServer
 from tests.servers.postgres import PostgresServer
 from tests.store_rows import DEFINITION, DIGEST, ME, OTHER, TABLES, attempt, batch, dump, ended, run, submit
 
@@ -27,15 +28,28 @@ def postgres_module_url(postgres_server: PostgresServer) -> str:
     return postgres_server.new_migrated_database()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
+def mysql_module_url(mysql_server: MySqlServer) -> str:
+    return mysql_server.new_migrated_database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database; on PostgreSQL one is emptied for each test, which is ten times faster than making one."""
+    """An empty database; on a server one is emptied for each test, which is ten times faster than making one."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/runs.db"
+    if request.param == "mysql":
+        return emptied_mysql(request.getfixturevalue("mysql_server"), request.getfixturevalue("mysql_module_url"))
     shared: str = request.getfixturevalue("postgres_module_url")
     server: PostgresServer = request.getfixturevalue("postgres_server")
     server.sql("; ".join(f"DELETE FROM {table}" for table in TABLES), shared)
     return shared
+
+
+def emptied_mysql(server: MySqlServer, url: str) -> str:
+    for table in TABLES:
+        server.sql(f"DELETE FROM {table}", url)
+    return url
 
 
 @pytest.fixture

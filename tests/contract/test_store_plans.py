@@ -20,6 +20,7 @@ from dsfast.rows import Batch
 from dsfast.store import migrations, open_store
 from dsfast.store import sqlite as sqlite_store
 from dsfast.store.base import Store
+from tests.servers.mysql import MySqlServer
 from tests.store_rows import DEFINITION, ME, attempt, batch, run, submit
 
 LARGE, SMALL = 20_000, 2_000  # runs in history
@@ -29,12 +30,13 @@ DEADLINE_SECONDS = 20.0
 FILL = """
     INSERT INTO runs (id, workflow, digest, state, owner, epoch, priority, params, created_at, reason, tasks,
                       idempotency_key)
-    SELECT n, CASE WHEN n BETWEEN 81 AND 150 THEN 'rare' ELSE 'w' || n % 10 END, '{digest}',
+    SELECT n, CASE WHEN n BETWEEN 81 AND 150 THEN 'rare' ELSE {w} END, '{digest}',
            CASE WHEN n <= 10 THEN 1 WHEN n <= 80 THEN 6 ELSE 7 END,
-           CASE WHEN n <= 10 THEN 'dead@1' END, 1, 2, '{{}}', 0, '', 2, 'key ' || n
+           CASE WHEN n <= 10 THEN 'dead@1' END, 1, 2, '{{}}', 0, '', 2, {key}
     FROM ({numbers}) AS numbers;
     INSERT INTO attempts (run_id, task, attempt, state, reason)
     SELECT n, task, 1, 7, '' FROM ({numbers}) AS numbers, (SELECT 0 AS task UNION SELECT 1) AS tasks"""
+JOINED = {"w": "'w' || n % 10", "key": "'key ' || n"}
 POSTGRES_NUMBERS = "SELECT generate_series(1, {last}) AS n"
 SQLITE_NUMBERS = (
     "WITH RECURSIVE each (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM each WHERE n < {last}) SELECT n FROM each"
@@ -95,7 +97,7 @@ async def rows_read(raw: Any) -> int:
 
 
 async def fill(raw: Any) -> None:
-    await raw.execute(FILL.format(digest=DEFINITION.digest, numbers=POSTGRES_NUMBERS.format(last=LARGE)))
+    await raw.execute(FILL.format(**JOINED, digest=DEFINITION.digest, numbers=POSTGRES_NUMBERS.format(last=LARGE)))
 
 
 async def test_questions_to_postgresql_read_little(postgres_url: str, raw: Any) -> None:
@@ -127,6 +129,44 @@ async def test_plans_made_on_empty_tables_stay_good_on_full_ones(postgres_url: s
     await store.close()
     read = await rows_read(raw)
     assert read < LARGE, f"twenty turns: {read} rows"
+
+
+# --- MySQL ----------------------------------------------------------------------------------------------------------
+
+
+MYSQL_JOINED = {"w": "concat('w', n % 10)", "key": "concat('key ', n)"}
+MYSQL_NUMBERS = "SELECT seq AS n FROM seq_1_to_{last}"
+
+
+def mysql_rows_read(server: MySqlServer) -> int:
+    """Rows and index entries that the server has read in all."""
+    counted = server.sql("SHOW GLOBAL STATUS LIKE 'Handler_read%'")
+    return sum(int(value) for name, value in counted if name in MYSQL_READS)
+
+
+MYSQL_READS = {f"Handler_read_{kind}" for kind in ("first", "key", "last", "next", "prev", "rnd", "rnd_next")}
+
+
+async def test_nothing_on_mysql_reads_much(mysql_server: MySqlServer, mysql_url: str) -> None:
+    """Questions, and what a master does; before them, plans have been made while the tables were empty."""
+    store = open_store(mysql_url)
+    await store.open()
+    await do_everything_a_master_does(store, LARGE + 1)
+    numbers = MYSQL_NUMBERS.format(last=LARGE)
+    for statement in FILL.format(**MYSQL_JOINED, digest=DEFINITION.digest, numbers=numbers).split(";"):
+        mysql_server.sql(statement, mysql_url)
+    mysql_server.sql("ANALYZE TABLE runs, attempts", mysql_url)
+    for name, question in QUESTIONS.items():
+        before = mysql_rows_read(mysql_server)
+        assert await question(store, LARGE * 3 // 4), name
+        read = mysql_rows_read(mysql_server) - before
+        assert read < 1_500, f"{name}: {read} rows"
+    before = mysql_rows_read(mysql_server)
+    for turn in range(1, 10):
+        await do_everything_a_master_does(store, LARGE + 1 + 10 * turn)
+    await store.close()
+    read = mysql_rows_read(mysql_server) - before
+    assert read < LARGE, f"nine turns: {read} rows"
 
 
 # --- SQLite ---------------------------------------------------------------------------------------------------------
@@ -165,7 +205,7 @@ async def filled(path: Path, runs: int) -> Store:
     url = f"sqlite:///{path}"
     await asyncio.to_thread(migrations.upgrade, url)
     connection = sqlite3.connect(path)
-    connection.executescript(FILL.format(digest=DEFINITION.digest, numbers=SQLITE_NUMBERS.format(last=runs)))
+    connection.executescript(FILL.format(**JOINED, digest=DEFINITION.digest, numbers=SQLITE_NUMBERS.format(last=runs)))
     connection.close()
     store = open_store(url)
     await store.open()

@@ -13,7 +13,7 @@ import pytest
 from dsfast.errors import Unavailable, UsageError
 from dsfast.model import AttemptState
 from dsfast.rows import Committed, DefinitionRow
-from dsfast.store import open_store, postgres_link
+from dsfast.store import open_store, postgres_link, server
 from dsfast.store.base import Store
 from tests.servers.postgres import PASSWORD, PostgresServer
 from tests.servers.proxy import Proxy
@@ -352,7 +352,7 @@ async def test_a_read_only_server_is_explained(store: Store, postgres_url: str, 
 async def test_a_lost_conflict_is_tried_again_but_not_forever(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_link, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.0)
     link = postgres_link.Link(postgres_url, {})
     tries = 0
 
@@ -366,19 +366,19 @@ async def test_a_lost_conflict_is_tried_again_but_not_forever(
     assert await link.use(conflict_until_third) == 7
     with pytest.raises(Unavailable, match="keep getting in the way"):
         await link.use(conflict_until_third)
-    assert tries == 3 + postgres_link.TRIES_MAX
+    assert tries == 3 + server.TRIES_MAX
     await link.close()
 
 
 async def test_a_silent_network_is_given_up_and_mends(
     store: Store, postgres_server: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_link, "COMMAND_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(server, "COMMAND_SECONDS_MAX", 1.0)
     await submit(store, run(1))
     proxy = await Proxy(postgres_server.port).start()
     async with opened(postgres_url.replace(str(postgres_server.port), str(proxy.port))) as far:
         await far.commit(batch(epochs={1: 1}))
-        monkeypatch.setattr(postgres_link, "CONNECT_SECONDS_MAX", 0.2)
+        monkeypatch.setattr(server, "CONNECT_SECONDS_MAX", 0.2)
         proxy.freeze()
         for _ in range(2):  # while connected, and while connecting
             with pytest.raises(Unavailable, match="does not answer"):

@@ -10,16 +10,27 @@ import pytest
 import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from dsfast.errors import UsageError
 from dsfast.rows import AttemptRow, RunRow
 from dsfast.store import ddl, migrations, open_store, schema
+from dsfast.store.migrations.steps import COLLATIONS
 from dsfast.store.postgres_statements import _TYPES
 from dsfast.store.revision import HEAD, REVISIONS, check_revision
+from tests.servers.mysql import MySqlServer
 from tests.servers.postgres import PostgresServer
 
 POSTGRES: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+# Without Alembic's own table, which has the server's collation.
+MYSQL_SCHEMA = """
+    SELECT table_name, column_name, column_type, is_nullable, collation_name, generation_expression
+    FROM information_schema.columns WHERE table_schema = database() AND table_name <> 'dsfast_revision'
+    UNION ALL SELECT table_name, index_name, column_name, non_unique, seq_in_index, ''
+    FROM information_schema.statistics WHERE table_schema = database()
+    UNION ALL SELECT table_name, '', engine, table_collation, '', '' FROM information_schema.tables
+    WHERE table_schema = database() AND table_name <> 'dsfast_revision' ORDER BY 1, 2, 3"""
 
 # Everything the server knows about our tables, by name.
 POSTGRES_SCHEMA = """
@@ -87,6 +98,66 @@ async def test_a_migrated_server_equals_the_tables(postgres_server: PostgresServ
     assert postgres_server.sql(POSTGRES_SCHEMA, migrated) == postgres_server.sql(POSTGRES_SCHEMA, created)
     assert await asyncio.to_thread(migrations.current, migrated) == HEAD
     assert await asyncio.to_thread(migrations.current, postgres_server.new_database()) is None
+
+
+def created_mysql(server: MySqlServer) -> str:
+    """A database that `schema.py` made."""
+    url = server.new_database()
+    server.sql(f"ALTER DATABASE {url.rpartition('/')[2]} CHARACTER SET utf8mb4 COLLATE {COLLATIONS['mariadb']}")
+    for statement in schema.create_statements(mysql.dialect()):  # type: ignore[no-untyped-call]
+        server.sql(statement, url)
+    return url
+
+
+def test_a_migrated_mysql_equals_the_tables(mysql_server: MySqlServer) -> None:
+    migrated, created = mysql_server.new_migrated_database(), created_mysql(mysql_server)
+    assert mysql_server.sql(MYSQL_SCHEMA, migrated) == mysql_server.sql(MYSQL_SCHEMA, created)
+    assert migrations.current(migrated) == HEAD
+    assert migrations.current(mysql_server.new_database()) is None
+
+
+@pytest.mark.parametrize("done", range(1, 8))
+def test_an_upgrade_of_mysql_that_was_interrupted_after_any_step_is_finished_by_the_next(
+    mysql_server: MySqlServer, done: int
+) -> None:
+    """MySQL commits each step by itself; here are the first of them, as an upgrade that was killed leaves them."""
+    whole, url = mysql_server.new_migrated_database(), mysql_server.new_database()
+    for step in range(done):
+        table, index = STEPS[step]
+        if index is None:
+            mysql_server.sql(f"CREATE TABLE {table} LIKE {whole.rpartition('/')[2]}.{table}", url)
+            for _, later in [each for each in STEPS if each[0] == table and each[1]]:
+                mysql_server.sql(f"DROP INDEX {later} ON {table}", url)
+        else:
+            mysql_server.sql(f"CREATE {index_words(index)}", url)
+    migrations.upgrade(url)
+    assert mysql_server.sql(MYSQL_SCHEMA, url) == mysql_server.sql(MYSQL_SCHEMA, whole)
+    assert migrations.current(url) == HEAD
+
+
+STEPS = [
+    ("dsfast_revision", None),
+    ("definitions", None),
+    ("definitions", "definitions_by_name"),
+    ("runs", None),
+    ("runs", "runs_by_key"),
+    ("runs", "runs_by_outcome"),
+    ("runs", "runs_by_owner"),
+    ("runs", "runs_by_workflow"),
+]
+
+
+def index_words(name: str) -> str:
+    """What follows CREATE to make an index of the tables on MySQL."""
+    index = next(index for table in schema.metadata.sorted_tables for index in table.indexes if index.name == name)
+    return str(sa.schema.CreateIndex(index).compile(dialect=mysql.dialect())).strip().removeprefix("CREATE ")  # type: ignore[no-untyped-call]
+
+
+def test_a_mysql_table_of_somebody_else_is_not_taken_for_ours(mysql_server: MySqlServer) -> None:
+    url = mysql_server.new_database()
+    mysql_server.sql("CREATE TABLE runs (somebody_elses INTEGER)", url)
+    with pytest.raises(sa.exc.OperationalError, match="already exists"):
+        migrations.upgrade(url)
 
 
 def test_upgrading_twice_changes_nothing(tmp_path: Path) -> None:

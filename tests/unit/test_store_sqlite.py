@@ -14,6 +14,7 @@ import pytest
 
 from dsfast.errors import DsfastError, Unavailable, UsageError
 from dsfast.rows import Committed
+from dsfast.store import open as open_module
 from dsfast.store import open_store
 from dsfast.store import sqlite as sqlite_store
 from dsfast.store.open import plain_url
@@ -179,6 +180,17 @@ def test_urls_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_other_urls_are_refused() -> None:
     with pytest.raises(UsageError, match="no store is known for 'mongodb'"):
         open_store("mongodb://localhost")
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql"])
+def test_mysql_may_be_spelled_in_four_ways(scheme: str) -> None:
+    assert plain_url(f"{scheme}://me:secret@db/runs") == "mysql://me:secret@db/runs"
+
+
+def test_a_missing_driver_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_module, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'dsfast\[mysql\]'"):
+        open_store("mysql://me@db/runs")
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])

@@ -1,5 +1,8 @@
 """Bringing a database to the schema this code needs, with Alembic. One transaction: all steps or none.
 
+MySQL commits every change of a table by itself. What was interrupted there is finished by upgrading again: each step
+looks first whether it has been done (`steps.py`).
+
 To change the schema: change `schema.py`, write the next numbered file in `versions/`, add its number to
 `revision.REVISIONS` and print `ddl.py` anew; tests compare all of them.
 """
@@ -14,7 +17,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
-from dsfast.store.open import plain_url
+from dsfast.store.open import plain_url, require_mysql_driver
 from dsfast.store.revision import HEAD, REVISION_TABLE, REVISIONS, check_revision
 
 __all__ = ["HEAD", "current", "upgrade"]
@@ -30,6 +33,8 @@ def upgrade(url: str) -> None:
     url = plain_url(url)
     if url.startswith("sqlite:"):
         _upgrade_sqlite(url)
+    elif url.startswith("mysql:"):
+        _upgrade_mysql(url)
     else:
         asyncio.run(_upgrade_postgres(url))
 
@@ -42,6 +47,11 @@ def current(url: str) -> str | None:
 
         with errors_explained(path := database_path(url)):
             return read_revision(path)
+    if url.startswith("mysql:"):
+        require_mysql_driver()
+        from dsfast.store.mysql import server_revision as mysql_revision
+
+        return mysql_revision(url)
     from dsfast.store.postgres import server_revision
 
     return asyncio.run(server_revision(url))
@@ -63,6 +73,15 @@ async def _upgrade_postgres(url: str) -> None:
         async with migrating.begin() as connection:
             await connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
             await connection.run_sync(_run)
+
+
+def _upgrade_mysql(url: str) -> None:
+    require_mysql_driver()
+    from dsfast.store.mysql import upgrading
+    from dsfast.store.mysql_link import errors_explained, parse
+
+    with errors_explained(parse(url).place), upgrading(url) as connection:
+        _run(connection)
 
 
 def _run(connection: sa.Connection) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from sqlalchemy.dialects import mysql
+
+from dsfast.store.migrations.steps import create_table
 
 revision = "0002"
 down_revision = "0001"
@@ -13,11 +15,11 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the table; nothing of the first ones changes, so the release before works on."""
-    op.create_table(
+    create_table(
         "crashes",
         sa.Column(
             "run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=False
         ),
         sa.Column("count", sa.Integer, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb"), nullable=False),
     )
