@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import asyncpg
+import pymysql
 import pytest
 import uvloop
 
@@ -26,6 +27,7 @@ from dsfast.store import ddl, open_store
 from dsfast.store.base import Store
 from dsfast.store.thread import DedicatedThread
 from dsfast.store.writes import ATTEMPT_CHANGES, ATTEMPT_COLUMNS, attempt_values
+from tests.servers.mysql import PASSWORD, USER, MySqlServer
 from tests.servers.postgres import PostgresServer
 from tests.store_rows import ME, OTHER, attempt, batch, run, submit
 
@@ -42,6 +44,10 @@ SQLITE_FLOOR = f"INSERT INTO attempts VALUES ({', '.join('?' * len(ATTEMPT_COLUM
 POSTGRES_FLOOR = f"""
     INSERT INTO attempts SELECT * FROM unnest($1::bigint[], $2::int[], $3::int[], $4::smallint[], $5::text[],
         $6::float8[], $7::float8[], $8::float8[], $9::bigint[], $10::text[], $11::bytea[]) {UPSERT}"""
+
+MYSQL_FLOOR = f"""
+    INSERT INTO attempts VALUES ({", ".join(["%s"] * len(ATTEMPT_COLUMNS))})
+    ON DUPLICATE KEY UPDATE {", ".join(f"{name} = VALUES({name})" for name in ATTEMPT_CHANGES)}"""
 
 Commit = Callable[[list[AttemptRow]], Coroutine[Any, Any, Any]]
 Work = Callable[[], Callable[[], Any]]
@@ -94,11 +100,35 @@ class PostgresGround:
         await self._bare.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+class MySqlGround:
+    """Its floor blocks the loop: two statements and no thread."""
+
+    def __init__(self, server: MySqlServer) -> None:
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self.store = open_store(server.new_migrated_database())
+        self.loop.run_until_complete(self.store.open())
+        database = server.new_migrated_database().rpartition("/")[2]
+        self._bare = pymysql.connect(
+            host="127.0.0.1", port=server.port, user=USER, password=PASSWORD, database=database, charset="utf8mb4"
+        )
+
+    async def floor(self, rows: list[AttemptRow]) -> None:
+        with self._bare.cursor() as cursor:
+            cursor.executemany(MYSQL_FLOOR, list(map(attempt_values, rows)))
+        self._bare.commit()
+
+    async def close(self) -> None:
+        await self.store.close()
+        self._bare.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
     ground: Ground
     if request.param == "sqlite":
         ground = SqliteGround(tmp_path)
+    elif request.param == "mysql":
+        ground = MySqlGround(request.getfixturevalue("mysql_server"))
     else:
         ground = PostgresGround(request.getfixturevalue("postgres_server"))
     ground.loop.run_until_complete(submit(ground.store, run(RUN)))

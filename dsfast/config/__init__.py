@@ -68,7 +68,7 @@ class StoreConfig:
     url: str = setting(
         "sqlite:///{state_dir}/dsfast.db",
         kinds.URL,
-        "SQLAlchemy URL: sqlite:///path or postgresql://user:password@host/name.",
+        "SQLAlchemy URL: sqlite:///path, postgresql://user:password@host/name or mysql://….",
     )
 
 

@@ -31,6 +31,8 @@ def open_registry(url: str, *, cluster: str, session_seconds: float) -> Registry
         return _zookeeper(address, query, cluster, seconds)
     if kind == "memory":
         raise UsageError(f"the registry 'memory' works inside one process only; between processes use {EXAMPLES}")
+    if kind in ("mysql", "mariadb"):
+        raise UsageError(f"members cannot be listed in MySQL: beside a store on MySQL, use one of {EXAMPLES}")
     if kind == "database":
         raise UsageError("the registry 'database' needs an address, as in database+postgresql://user@host/database")
     raise UsageError(f"there is no registry of the kind {kind!r}; there are {EXAMPLES}")

@@ -1,4 +1,4 @@
-"""Durable state: one protocol, SQLite and PostgreSQL behind it."""
+"""Durable state: one protocol, SQLite, PostgreSQL and MySQL behind it."""
 
 from dsfast.store.open import open_store
 

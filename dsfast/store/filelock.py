@@ -33,7 +33,7 @@ class FileLock:
             os.close(fd)
             raise UsageError(
                 f"{self._database} is in use by {holder}: one SQLite database serves one master. "
-                "Stop that one first, or use PostgreSQL for several masters"
+                "Stop that one first, or use PostgreSQL or MySQL for several masters"
             ) from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

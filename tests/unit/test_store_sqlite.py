@@ -59,7 +59,7 @@ async def test_a_second_master_is_refused_and_told_who_has_the_file(path: Path) 
     sentence = await refusal(path)
     assert sentence.startswith("UsageError")
     assert f"in use by pid {os.getpid()} on " in sentence
-    assert "PostgreSQL" in sentence
+    assert "PostgreSQL or MySQL" in sentence
     await first.close()
     second = await created(path)
     await second.close()
