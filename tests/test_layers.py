@@ -1,6 +1,6 @@
 """Imports point down only: who may import whom, and what stays out of everything below the runtime.
 
-cli  client  api                    people and programs
+cli  client  api  chaos             people and programs, and who breaks all of it
       runtime                       loops, links, processes
 store  registry  tasks  formats     adapters; they do not know one another, but formats know task types
       engine                        pure: events in, effects out
@@ -44,9 +44,10 @@ ALLOWED: dict[str, set[str]] = {
     "formats": {"_core", "tasks", "engine", "templates", "wire", *SMALL},
     "config": {"errors", "model"},
     "views": {"engine", "wire", *NOUNS},
-    "runtime": EVERYTHING - {"cli", "client", "api"},
-    "api": EVERYTHING - {"cli"},
-    "client": EVERYTHING - {"cli", "api"},
+    "runtime": EVERYTHING - {"cli", "client", "api", "chaos"},
+    "api": EVERYTHING - {"cli", "chaos"},
+    "client": EVERYTHING - {"cli", "api", "chaos"},
+    "chaos": EVERYTHING - {"cli"},
     "cli": EVERYTHING,
 }
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,13 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dsfast.chaos.cluster import clean_environ, free_port
 from dsfast.client import Client
+
+__all__ = ["LocalCluster", "clean_environ", "free_port", "local_cluster", "read_until", "run_dsfast"]
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 COMMAND_SECONDS = 60.0
 SLOTS = 2
-PORTS = (20_000, 32_000)
 
 
 @dataclass(slots=True)
@@ -64,17 +64,6 @@ class LocalCluster:
         return self.process.wait(STOP_SECONDS)
 
 
-def clean_environ(folder: Path) -> dict[str, str]:
-    """The environment of a test's commands: nothing of this user's configuration."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("DSFAST_")}
-    return environ | {
-        "DSFAST_STATE_DIR": str(folder / "state"),
-        "XDG_CONFIG_HOME": str(folder / "config"),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])),
-        "NO_COLOR": "1",
-    }
-
-
 def run_dsfast(
     *args: str, environ: dict[str, str], folder: Path, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -89,18 +78,6 @@ def run_dsfast(
         timeout=COMMAND_SECONDS,
         check=False,
     )
-
-
-def free_port() -> int:
-    """A free port below those that the kernel hands out by itself, so that no other daemon is given it meanwhile."""
-    while True:
-        port = random.randrange(*PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 @contextmanager
