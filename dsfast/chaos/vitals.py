@@ -100,5 +100,5 @@ class Vitals:
         """What is left in the folders where attempts run, now that none does."""
         found: list[str] = []
         for folder in sorted(self._stage.cluster.folder.glob("*-work")):
-            found += [str(path) for path in folder.glob("*@*/*")]
+            found += [str(path) for path in folder.glob("*/attempts/*")]
         return found

@@ -58,7 +58,7 @@ def test_a_short_chaos_loses_and_doubles_nothing(chaos: subprocess.Popen[str], t
 
 
 def test_an_interrupted_chaos_clears_up(chaos: subprocess.Popen[str], tmp_path: Path) -> None:
-    read_until(chaos, "runs accepted")
+    read_until(chaos, "master-kill")
     os.kill(chaos.pid, signal.SIGINT)
     chaos.communicate()
     assert chaos.returncode == 130
