@@ -10,13 +10,18 @@ write, so a turn costs one system call per peer. While the peer does not read, f
 
 The dialling side asks (Ping) every heartbeat and the listener answers, so both hear something. A side that has
 heard nothing for the timeout drops the link. Silence is judged only by a side that was itself awake: a timer that
-comes late by a heartbeat means that this process stood still, and what the peer has sent is still unread.
+comes late by a heartbeat means that this process stood still, and what the peer has sent is still unread. Nor is it
+held against a peer whom our question has not reached yet: behind a large frame on a slow network, bytes that the peer's
+kernel acknowledges are a sign of life.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import struct
+import termios
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -49,7 +54,7 @@ class Link(asyncio.Protocol):
         self._frames: list[bytes] = []
         self._unsent_bytes = 0
         self._paused = False
-        self._left_in_transport = 0
+        self._written = self._taken = self._asked_at = 0  # bytes: by us; of those by the peer; up to the last question
         self._heard_at = self._moved_at = self._timer_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
@@ -223,6 +228,11 @@ class Link(asyncio.Protocol):
         if now - self._timer_due > beat:  # we stood still ourselves: give what has arrived meanwhile time to be read
             self._heard_at = max(self._heard_at, now - timeout + beat)
             self._moved_at = max(self._moved_at, now - timeout + beat)
+        taken, self._taken = self._taken, self._taken_now()
+        if self._taken > taken:
+            self._moved_at = now
+            if self._taken < self._asked_at or self._paused:
+                self._heard_at = now
         if now - self._heard_at >= timeout:
             self.drop(f"silent for {now - self._heard_at:.1f} s")
         elif self._stuck_since(now) >= timeout:
@@ -230,16 +240,21 @@ class Link(asyncio.Protocol):
         else:
             if self.dialled:
                 self._say(Ping(self._table.load()))
+                self._asked_at = self._written
             self._arm(min(beat, self._heard_at + timeout - now))
 
     def _stuck_since(self, now: float) -> float:
         """Seconds for which the peer has taken nothing of what is waiting for it."""
-        assert self._transport is not None
-        left = self._transport.get_write_buffer_size()
-        if not self._paused or left < self._left_in_transport:
+        if not self._paused:
             self._moved_at = now
-        self._left_in_transport = left
         return now - self._moved_at
+
+    def _taken_now(self) -> int:
+        """How many of the bytes that we have written the peer's kernel has acknowledged."""
+        assert self._transport is not None
+        sock: socket.socket = self._transport.get_extra_info("socket")
+        (in_kernel,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+        return self._written - self._transport.get_write_buffer_size() - int(in_kernel)
 
     def _answer_ping(self, body: bytes) -> None:
         self._note_load(body, Ping.KIND)
@@ -258,6 +273,7 @@ class Link(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         """Unless the connection is gone already and the loop has yet to say so: then writing is an error to it."""
         if self._transport is not None and not self._transport.is_closing():
+            self._written += len(data)
             self._transport.write(data)
 
     def _tune(self, transport: asyncio.Transport) -> None:

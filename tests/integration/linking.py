@@ -37,11 +37,12 @@ def member(role: str, name: str, boot: str = "1", port: int = 0) -> Member:
 class Node:
     """Links of one daemon, and the events they report, in order."""
 
-    def __init__(self, role: str, name: str, boot: str = "1", **options: Any) -> None:
+    def __init__(self, role: str, name: str, boot: str = "1", *, port: int = 0, **options: Any) -> None:
+        """`port` is the one that peers are told to dial, if it is not the one that it listens on."""
         defaults: dict[str, Any] = {"keys": (KEY,), "cluster": CLUSTER, "accept": MASTERS_AND_API}
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.links = Links(
-            member(role, name, boot),
+            member(role, name, boot, port),
             on_event=self.events.put_nowait,
             rng=random.Random(1),
             **(defaults | options),
