@@ -188,6 +188,9 @@ def on_missing(core: Core, fx: MasterEffects) -> None:
 
 def claim_rest(core: Core, fx: MasterEffects) -> None:
     """Look for runs without a living owner that whoever had them in its share did not take."""
+    if not core.registered:  # we do not see who has come since: a living master's runs would change hands for nothing
+        core.deadlines.set(FOLLOW_UP, core.now + core.settings.absent_seconds)
+        return
     fx.claim = fx.claim or Claim(core.masters or frozenset({core.me.id}))
 
 

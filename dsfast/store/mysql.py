@@ -88,7 +88,7 @@ class MysqlStore(Reads):
         taken = await self._claims.use(lambda cursor: statements.take(cursor, owner, chosen))
         if taken:
             reach("M10")
-        loaded = await self._claims.use(lambda cursor: statements.load(cursor, taken))
+        loaded = await self._claims.use(lambda cursor: statements.load(cursor, owner, taken))
         self._doubtful.clear()
         return loaded
 

@@ -88,24 +88,29 @@ def unfinished(
     return [found for found in cursor if found[1] not in alive or (found[1] == owner and found[0] in doubtful)]
 
 
-def take(cursor: Any, owner: str, runs: Iterable[tuple[int, str, int]]) -> list[int]:
-    """Make `owner` the owner of those runs that still have the owner and epoch given; their ids, oldest first."""
+def take(cursor: Any, owner: str, runs: Iterable[tuple[int, str, int]]) -> dict[int, int]:
+    """Make `owner` the owner of those runs that still have the owner and epoch given; their new epochs by id."""
     before = {run_id: (left_by, epoch) for run_id, left_by, epoch in runs}
     taken = [run_id for run_id, now in _locked(cursor, before).items() if now == before[run_id]]
     for run_id in taken:
         cursor.execute(_TAKE, (owner, run_id))
-    return taken
+    return {run_id: before[run_id][1] + 1 for run_id in taken}
 
 
-def load(cursor: Any, run_ids: Sequence[int]) -> list[OwnedRun]:
-    """Runs with their definitions and attempts; a body that many runs share is held once."""
-    runs = [run_row(values) for values in _select(cursor, _RUNS, run_ids)]
-    bodies: dict[str, bytes] = dict(_select(cursor, _BODIES, {run.digest for run in runs}))
-    attempts: dict[int, list[AttemptRow]] = {run.id: [] for run in runs}
-    if runs:
-        reach("M11")
-    for values in _select(cursor, _ATTEMPTS, run_ids):
+def load(cursor: Any, owner: str, epochs: Mapping[int, int]) -> list[OwnedRun]:
+    """Those of the runs just taken that are still ours under these epochs; a body that many share is held once.
+
+    Who was paused since it took them may have lost them again. Runs are read last: one that is still ours then has
+    been written by nobody else meanwhile, so its attempts, read before, belong to it.
+    """
+    attempts: dict[int, list[AttemptRow]] = {run_id: [] for run_id in epochs}
+    for values in _select(cursor, _ATTEMPTS, epochs):
         attempts[values[0]].append(attempt_row(values))
+    if epochs:
+        reach("M11")
+    read = [run_row(values) for values in _select(cursor, _RUNS, epochs)]
+    runs = [run for run in read if (run.owner, run.epoch) == (owner, epochs[run.id])]
+    bodies: dict[str, bytes] = dict(_select(cursor, _BODIES, {run.digest for run in runs}))
     return [OwnedRun(run, bodies.get(run.digest, b""), attempts[run.id]) for run in runs]
 
 

@@ -89,10 +89,10 @@ class PostgresStore(Reads):
             chosen = [found for found in left if found["id"] in self._doubtful or share(found["id"])]
             self._doubtful.update(found["id"] for found in chosen)
             columns = list(zip(*chosen, strict=True)) if chosen else [(), (), ()]
-            taken = sorted(run_id for (run_id,) in await connection.fetch(statements.TAKE, owner, *columns))
+            taken: dict[int, int] = dict(await connection.fetch(statements.TAKE, owner, *columns))
             if taken:
                 reach("M10")
-            loaded = await _load(connection, taken)
+            loaded = await _load(connection, owner, taken)
             self._doubtful.clear()
             return loaded
 
@@ -147,16 +147,21 @@ async def _explain_unwritten(connection: Any, writes: Writes, unwritten: set[int
     return Committed(frozenset(lost), duplicates)
 
 
-async def _load(connection: Any, run_ids: list[int]) -> list[OwnedRun]:
-    """Runs with their definitions and attempts; a body that many runs share is held once."""
-    runs = [run_row(values) for values in await connection.fetch(statements.RUNS, run_ids)]
-    bodies: dict[str, bytes] = dict(await connection.fetch(statements.BODIES, list({run.digest for run in runs})))
-    attempts: dict[int, list[AttemptRow]] = {run.id: [] for run in runs}
-    if runs:
-        reach("M11")
+async def _load(connection: Any, owner: str, epochs: Mapping[int, int]) -> list[OwnedRun]:
+    """Those of the runs just taken that are still ours under these epochs; a body that many share is held once.
+
+    Who was paused since it took them may have lost them again. Runs are read last: one that is still ours then has
+    been written by nobody else meanwhile, so its attempts, read before, belong to it.
+    """
+    attempts: dict[int, list[AttemptRow]] = {run_id: [] for run_id in epochs}
     async with connection.transaction(readonly=True):
-        cursor = await connection.cursor(statements.ATTEMPTS, run_ids)
+        cursor = await connection.cursor(statements.ATTEMPTS, sorted(epochs))
         while rows := await cursor.fetch(CLAIM_ROWS):
             for values in rows:
                 attempts[values[0]].append(attempt_row(values))
+    if epochs:
+        reach("M11")
+    read = [run_row(values) for values in await connection.fetch(statements.RUNS, sorted(epochs))]
+    runs = [run for run in read if (run.owner, run.epoch) == (owner, epochs[run.id])]
+    bodies: dict[str, bytes] = dict(await connection.fetch(statements.BODIES, list({run.digest for run in runs})))
     return [OwnedRun(run, bodies.get(run.digest, b""), attempts[run.id]) for run in runs]

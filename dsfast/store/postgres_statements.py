@@ -110,7 +110,7 @@ TAKE = """
         FOR NO KEY UPDATE OF runs
     ) AS free
     WHERE runs.id = free.id
-    RETURNING runs.id"""
+    RETURNING runs.id, runs.epoch"""
 BLAME = """
     INSERT INTO crashes AS known (run_id, count, reason) VALUES ($1, 1, $2)
     ON CONFLICT (run_id) DO UPDATE SET count = known.count + 1, reason = excluded.reason"""

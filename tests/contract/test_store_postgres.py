@@ -148,6 +148,19 @@ async def test_a_claim_that_meets_a_commit_reads_what_it_wrote(store: Store, raw
     assert [row.state for row in taken.attempts] == [AttemptState.SUCCEEDED]
 
 
+async def test_a_claimant_that_is_claimed_from_before_it_has_read_returns_nothing(store: Store, raw: Any) -> None:
+    """It may have stood still: what it would read by now is another master's, epoch and all."""
+    await submit(store, run(1), run(2))
+    transaction = raw.transaction()
+    await transaction.start()
+    await raw.execute("LOCK TABLE attempts IN ACCESS EXCLUSIVE MODE")
+    claim = asyncio.ensure_future(store.claim(OTHER, {OTHER}, every_run))
+    await until(waiting_for_lock(raw))
+    await raw.execute("UPDATE runs SET owner = 'third@1', epoch = epoch + 1 WHERE id = 1")
+    await transaction.commit()
+    assert [taken.run.id for taken in await claim] == [2]
+
+
 async def test_masters_that_store_definitions_of_one_name_at_once_give_them_one_version_each(
     store: Store, postgres_url: str
 ) -> None:

@@ -289,6 +289,16 @@ def test_a_dead_master_has_no_time_to_return() -> None:
     assert desk.step(ev.PeerDead("a@1")).claim is not None
 
 
+def test_a_master_that_others_do_not_see_does_not_look_for_what_is_left() -> None:
+    """It does not see who has come since, and would take the runs of the living."""
+    desk = Desk(W)
+    desk.step(ev.Members((desk.me, master("a"))))
+    desk.step(ev.SessionChanged("lost"))
+    assert desk.step(after=desk.core.settings.absent_seconds).claim is None
+    desk.step(ev.SessionChanged("connected"))
+    assert desk.step(after=desk.core.settings.absent_seconds).claim is not None
+
+
 def test_nothing_is_claimed_when_only_workers_come_and_go() -> None:
     desk = Desk(name="b")
     assert desk.join(W).claim is None
