@@ -364,6 +364,36 @@ async def test_a_server_that_may_lose_commits_or_large_workflows_is_refused(own_
         await open_store(url).open()
 
 
+async def test_a_server_without_a_connection_left_is_explained_and_waited_for(own_server: MySqlServer) -> None:
+    url = own_server.new_migrated_database()
+    own_server.sql("SET GLOBAL max_connections = 10")
+    async with opened(url) as store:
+        await submit(store, run(1))
+        others = [own_server.connect() for _ in range(9)]
+        others.append(own_server.connect())  # the administrator's spare one
+        with pytest.raises(Unavailable, match="raise max_connections"):
+            await store.claim(OTHER, {OTHER}, every_run)
+        assert await store.commit(batch(attempts=(attempt(1),))) == Committed(), "commits have a connection already"
+        for each in others:
+            each.close()
+
+        async def claimed() -> bool:
+            with suppress(Unavailable):  # the server has to notice first who has gone
+                return len(await store.claim(OTHER, {OTHER}, every_run)) == 1
+            return False
+
+        await until(claimed)
+
+
+async def test_a_long_report_holds_up_neither_commits_nor_claims(store: Store, raw: Any) -> None:
+    await submit(store, run(1), attempts=(attempt(1),))
+    execute(raw, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    for table in ("runs", "attempts", "definitions"):
+        execute(raw, f"SELECT * FROM {table}")  # a snapshot that stays open
+    assert await store.commit(batch(new=(run(2),), changed=(run(1, reason="x"),))) == Committed()
+    assert len(await store.claim(OTHER, {OTHER}, every_run)) == 2
+
+
 # --- opening --------------------------------------------------------------------------------------------------------
 
 

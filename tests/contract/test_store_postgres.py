@@ -13,7 +13,7 @@ import pytest
 from dsfast.errors import Unavailable, UsageError
 from dsfast.model import AttemptState
 from dsfast.rows import Committed, DefinitionRow
-from dsfast.store import open_store, postgres_link, server
+from dsfast.store import migrations, open_store, postgres_link, server
 from dsfast.store.base import Store
 from tests.servers.postgres import PASSWORD, PostgresServer
 from tests.servers.proxy import Proxy
@@ -306,6 +306,63 @@ async def test_a_store_outlives_a_crash_of_its_server(own_server: PostgresServer
         assert await store.run(1) == run(1)
         assert await store.commit(batch(attempts=(attempt(1, task=1),))) == Committed()
         assert len(await store.claim(OTHER, {OTHER}, every_run)) == 1
+
+
+async def every_connection(url: str) -> list[Any]:
+    """All that the server has left."""
+    taken: list[Any] = []
+    with suppress(asyncpg.TooManyConnectionsError):
+        while True:
+            taken.append(await asyncpg.connect(url))
+    return taken
+
+
+async def test_a_server_without_a_connection_left_is_explained_and_waited_for(own_server: PostgresServer) -> None:
+    url = own_server.url("postgres")
+    async with opened(url, create=True) as store:
+        await submit(store, run(1))
+        others = await every_connection(url)
+        with pytest.raises(Unavailable, match="raise max_connections"):
+            await store.claim(OTHER, {OTHER}, every_run)
+        assert await store.commit(batch(attempts=(attempt(1),))) == Committed(), "commits have a connection already"
+        for each in others:
+            await each.close()
+
+        async def claimed() -> bool:
+            with suppress(Unavailable):  # the server has to notice first who has gone
+                return len(await store.claim(OTHER, {OTHER}, every_run)) == 1
+            return False
+
+        await until(claimed)
+
+
+async def test_a_long_report_holds_up_neither_commits_nor_claims(store: Store, raw: Any) -> None:
+    await submit(store, run(1), attempts=(attempt(1),))
+    async with raw.transaction(isolation="repeatable_read"):
+        for table in ("runs", "attempts", "definitions"):
+            await raw.fetch(f"SELECT * FROM {table}")  # a snapshot that stays open
+        assert await store.commit(batch(new=(run(2),), changed=(run(1, reason="x"),))) == Committed()
+        assert len(await store.claim(OTHER, {OTHER}, every_run)) == 2
+
+
+async def test_an_upgrade_whose_connection_is_killed_leaves_nothing_and_can_be_repeated(
+    raw: Any, postgres_server: PostgresServer
+) -> None:
+    url = postgres_server.new_database()
+    other = await asyncpg.connect(url)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("CREATE TABLE attempts (somebody_elses INTEGER)")  # the upgrade waits for it in its midst
+    upgrade = asyncio.ensure_future(asyncio.to_thread(migrations.upgrade, url))
+    await raw.execute("SELECT pg_terminate_backend($1)", await until(waiting_for_lock(raw)))
+    with pytest.raises(Unavailable):
+        await upgrade
+    await transaction.rollback()
+    assert await other.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+    await other.close()
+    await asyncio.to_thread(migrations.upgrade, url)
+    async with opened(url) as store:
+        assert await submit(store, run(1)) == Committed()
 
 
 # --- opening --------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from tests.servers.zookeeper import free_port
+from dsfast.chaos.zookeeper import free_port
 
 USER = "dsfast"
 PASSWORD = "correct horse"
@@ -77,6 +77,10 @@ class MySqlServer:
         url = self.new_database()
         upgrade(url)
         return url
+
+    def folder_of(self, url: str) -> Path:
+        """Where the tables of a database lie."""
+        return self._home / "data" / url.rpartition("/")[2]
 
     def connect(self, database: str = "mysql") -> Any:
         """A connection of the administrator to a database, or to that of a URL; statements commit by themselves."""
