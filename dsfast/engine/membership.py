@@ -21,11 +21,12 @@ from dsfast.engine.core import Core
 from dsfast.engine.credible import short
 from dsfast.engine.deadlines import TICK_SECONDS
 from dsfast.engine.effects import Claim, MasterEffects
+from dsfast.engine.plan import Plan
 from dsfast.engine.run import Live, Run
-from dsfast.engine.states import RUN_STEPS, Step, next_state
+from dsfast.engine.states import RUN_STEPS, Step
 from dsfast.engine.workers import Worker
 from dsfast.errors import UsageError
-from dsfast.model import AttemptState, Member
+from dsfast.model import FINAL_ATTEMPT, AttemptState, Member, RunState
 from dsfast.rows import OwnedRun
 from dsfast.wire import commands as cmd
 
@@ -206,7 +207,7 @@ def on_claimed(core: Core, e: ev.Claimed, fx: MasterEffects) -> None:
         try:
             _restore(core, owned, fx)
         except UsageError as error:
-            _abandon(core, owned, f"the definition cannot be read by this version: {error}", fx)
+            _abandon(core, owned, f"this version cannot continue it: {error}", fx)
     for worker in list(core.dispatcher.workers.values()):
         if worker.linked:
             _adopt(core, worker, claimed & core.runs.keys(), fx)
@@ -230,6 +231,7 @@ def _restore(core: Core, owned: OwnedRun, fx: MasterEffects) -> None:
     plan = core.known_plan(owned.run.digest)
     if plan is None:
         plan = core.remember(core.compile(owned.body))
+    _refuse_damaged(owned, plan)
     run = core.runs[owned.run.id] = Run(owned.run, plan)
     restored = run.restore(owned.attempts)
     for live in restored.adopt:
@@ -241,15 +243,24 @@ def _restore(core: Core, owned: OwnedRun, fx: MasterEffects) -> None:
     core.end_if_over(run, fx)
 
 
+def _refuse_damaged(owned: OwnedRun, plan: Plan) -> None:
+    """Raise UsageError for rows that no release before this one has written."""
+    unknown = {state for state in (owned.run.state, *(row.state for row in owned.attempts)) if state.__class__ is int}
+    if unknown:
+        raise UsageError(f"its rows have states that are unknown here: {unknown}")
+    if owned.attempts and not 0 <= min(row.task for row in owned.attempts) <= owned.attempts[-1].task < len(plan):
+        raise UsageError("it has attempts of tasks that its definition does not have")
+
+
 def _abandon(core: Core, owned: OwnedRun, reason: str, fx: MasterEffects) -> None:
     """Fail a run that nobody can continue, rather than the master; what runs of it is killed as a stray."""
     row = owned.run
-    row.state = next_state(RUN_STEPS, row.state, Step.FAIL, row.id)
+    row.state = RUN_STEPS.get((row.state, Step.FAIL), RunState.FAILED)  # its present one may be damaged
     row.owner, row.ended_at, row.reason = None, core.wall, short(reason)
     fx.batch.runs[row.id] = row
     fx.batch.epochs[row.id] = row.epoch
     for attempt in owned.attempts:
-        if not attempt.state.final:
+        if attempt.state not in FINAL_ATTEMPT:
             attempt.state, attempt.ended_at, attempt.reason = AttemptState.FAILOVER, core.wall, "its run has failed"
             fx.batch.attempts[row.id, attempt.task, attempt.attempt] = attempt
     fx.ended.append(row.id)

@@ -144,15 +144,15 @@ def attempt_values(row: AttemptRow) -> Values:
 
 
 def run_row(values: Iterable[Any]) -> RunRow:
-    """The run behind its columns."""
+    """The run behind its columns. A code that this version does not know stays a number: it may spoil its run alone."""
     row = RunRow(*values)
-    row.state = _RUN_STATES[row.state]
-    row.priority = _PRIORITIES[row.priority]
+    row.state = _RUN_STATES.get(row.state, row.state)
+    row.priority = _PRIORITIES.get(row.priority, row.priority)
     return row
 
 
 def attempt_row(values: Iterable[Any]) -> AttemptRow:
-    """The attempt behind its columns."""
+    """The attempt behind its columns; likewise."""
     row = AttemptRow(*values)
-    row.state = _ATTEMPT_STATES[row.state]
+    row.state = _ATTEMPT_STATES.get(row.state, row.state)
     return row

@@ -362,7 +362,7 @@ def test_a_run_that_cannot_be_continued_fails_and_not_the_masters_one_after_the_
     assert fx.ended == [key[0]]
     row = successor.store.runs[key[0]]
     assert (row.state, row.owner) == (R.FAILED, None)
-    assert "cannot be read by this version: not a workflow" in row.reason
+    assert "this version cannot continue it: not a workflow" in row.reason
     assert successor.states(key[0]) == {(0, 1): A.FAILOVER}
     assert list(successor.core.runs) == [other]
     fx = successor.hears("w", cmd.Holding((), (key,)))
