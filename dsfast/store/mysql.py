@@ -96,6 +96,10 @@ class MysqlStore(Reads):
         """Note that a master has ended over this run."""
         await self._claims.use(lambda cursor: statements.blame(cursor, run_id, storable(reason)))
 
+    async def crashed(self, least: int) -> dict[int, str]:
+        """Runs over which at least so many masters have ended, with what the last one said."""
+        return await self._claims.use(lambda cursor: statements.crashed(cursor, least))
+
     async def _fetch(self, statement: Executable) -> Sequence[Any]:
         if self._people is None or self._engine is None:
             self._people = ThreadPoolExecutor(PEOPLE_CONNECTIONS_MAX, "dsfast-store-reader")

@@ -61,6 +61,7 @@ _TAKE = "UPDATE runs SET owner = %s, epoch = epoch + 1 WHERE id = %s"
 _BLAME = """
     INSERT INTO crashes (run_id, count, reason) VALUES (%s, 1, %s)
     ON DUPLICATE KEY UPDATE count = count + 1, reason = VALUES(reason)"""
+_CRASHED = "SELECT run_id, reason FROM crashes WHERE count >= %s"
 _RUNS = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE id IN ({{}}) ORDER BY id"
 _BODIES = "SELECT digest, body FROM definitions WHERE digest IN ({})"
 _ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE run_id IN ({{}}) ORDER BY run_id, task, attempt"
@@ -117,6 +118,12 @@ def load(cursor: Any, owner: str, epochs: Mapping[int, int]) -> list[OwnedRun]:
 def blame(cursor: Any, run_id: int, reason: str) -> None:
     """Count one more crash over this run."""
     cursor.execute(_BLAME, (run_id, reason))
+
+
+def crashed(cursor: Any, least: int) -> dict[int, str]:
+    """Runs over which at least so many masters have ended, with what the last one said."""
+    cursor.execute(_CRASHED, (least,))
+    return dict(cursor.fetchall())
 
 
 def read_revision(cursor: Any) -> str | None:

@@ -102,6 +102,10 @@ class PostgresStore(Reads):
         """Note that a master has ended over this run."""
         await self._claims.use(lambda connection: connection.execute(statements.BLAME, run_id, storable(reason)))
 
+    async def crashed(self, least: int) -> dict[int, str]:
+        """Runs over which at least so many masters have ended, with what the last one said."""
+        return dict(await self._claims.use(lambda connection: connection.fetch(statements.CRASHED, least)))
+
     async def _fetch(self, statement: Executable) -> Sequence[Any]:
         if self._engine is None:
             self._engine = engine(

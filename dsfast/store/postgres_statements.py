@@ -114,6 +114,7 @@ TAKE = """
 BLAME = """
     INSERT INTO crashes AS known (run_id, count, reason) VALUES ($1, 1, $2)
     ON CONFLICT (run_id) DO UPDATE SET count = known.count + 1, reason = excluded.reason"""
+CRASHED = "SELECT run_id, reason FROM crashes WHERE count >= $1"
 RUNS = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE id = ANY($1::bigint[]) ORDER BY id"
 BODIES = "SELECT digest, body FROM definitions WHERE digest = ANY($1::text[])"
 ATTEMPTS = f"""

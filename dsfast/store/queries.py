@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dsfast.model import RunState
-from dsfast.store.schema import attempts, crashes, definitions, runs
+from dsfast.store.schema import attempts, definitions, runs
 from dsfast.store.writes import ATTEMPT_COLUMNS, RUN_COLUMNS
 
 _RUN = [runs.c[name] for name in RUN_COLUMNS]
@@ -33,11 +33,6 @@ def run(run_id: int) -> sa.Select[Any]:
 def definition(digest: str) -> sa.Select[Any]:
     """The body of one definition."""
     return sa.select(definitions.c.body).where(definitions.c.digest == digest)
-
-
-def crashed(least: int) -> sa.Select[Any]:
-    """Runs over which at least so many masters have ended, and what the last one said."""
-    return sa.select(crashes.c.run_id, crashes.c.reason).where(crashes.c.count >= least)
 
 
 def run_page(

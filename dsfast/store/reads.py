@@ -60,10 +60,6 @@ class Reads(ABC):
         found = await self._ask(lambda queries: queries.definition(digest))
         return found[0][0] if found else None
 
-    async def crashed(self, least: int) -> dict[int, str]:
-        """Runs over which at least so many masters have ended, with what the last one said."""
-        return dict(tuple(values) for values in await self._ask(lambda queries: queries.crashed(least)))
-
     async def attempts(self, run_id: int, *, task: int | None = None) -> list[AttemptRow]:
         """All attempts of a run (or one task of it), by task and attempt."""
         found = await self._ask(lambda queries: queries.attempts_of(run_id, task))

@@ -89,6 +89,10 @@ class SqliteStore(Reads):
         """Note that a master has ended over this run."""
         await self._write(statements.blame, run_id, storable(reason))
 
+    async def crashed(self, least: int) -> dict[int, str]:
+        """Runs over which at least so many masters have ended, with what the last one said."""
+        return await self._write(statements.crashed, least)
+
     async def _write(self, statement: Callable[..., T], *arguments: object) -> T:
         assert self._writer, "this store was not opened for writing"
         return await self._writer.call(self._guarded, statement, self._connection, *arguments)

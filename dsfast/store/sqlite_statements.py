@@ -47,6 +47,7 @@ _BODIES = f"SELECT digest, body FROM definitions WHERE digest {_LISTED}"
 _BLAME = """
     INSERT INTO crashes (run_id, count, reason) VALUES (?, 1, ?)
     ON CONFLICT (run_id) DO UPDATE SET count = count + 1, reason = excluded.reason"""
+_CRASHED = "SELECT run_id, reason FROM crashes WHERE count >= ?"
 _ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE run_id {_LISTED} ORDER BY run_id, task, attempt"
 
 
@@ -101,6 +102,11 @@ def blame(connection: sqlite3.Connection, run_id: int, reason: str) -> None:
     """Count one more crash over this run."""
     with _transaction(connection):
         connection.execute(_BLAME, (run_id, reason))
+
+
+def crashed(connection: sqlite3.Connection, least: int) -> dict[int, str]:
+    """Runs over which at least so many masters have ended, with what the last one said."""
+    return dict(connection.execute(_CRASHED, (least,)))
 
 
 def _insert_definitions(connection: sqlite3.Connection, definitions: Iterable[DefinitionRow]) -> None:
