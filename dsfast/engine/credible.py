@@ -26,6 +26,11 @@ def believed(said: Outcome) -> Outcome:
     return said if len(said.reason) <= REASON_LENGTH_MAX else msgspec.structs.replace(said, reason=short(said.reason))
 
 
+def ran_under(peer_id: str, said: str) -> str:
+    """The life of a worker whose attempt this is: its own, or a former one under the same name, never another's."""
+    return said if said and said.rpartition("@")[0] == peer_id.rpartition("@")[0] else peer_id
+
+
 def moment(said: float, wall: float) -> float:
     """A time that a worker gives, if it can be one; else now."""
     return said if 0 < said < SECONDS_MAX else wall

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from dsfast.engine.events import Stray
 from dsfast.rows import Batch
-from dsfast.wire.commands import Attempt, Command, Execute
+from dsfast.wire.commands import Attempt, Command, Execute, Result
 
+Kept = tuple[int, Result]  # a result as the next life of its worker should find it, with the epoch of its run
 Send = tuple[str, int, Command]  # peer id, request id it answers (or 0), command
 
 
@@ -50,6 +51,8 @@ class WorkerEffects:
 
     starts: list[Execute] = field(default_factory=list)
     kills: list[KillOrder] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)  # to be written down before anything of them is sent
+    forgotten: list[Attempt] = field(default_factory=list)  # acknowledged: need not be kept any longer
     sends: list[Send] = field(default_factory=list)
     wake_at: float | None = None
     idle: bool = False  # draining or stopping, and nothing is left to run or to report

@@ -33,6 +33,7 @@ class Held:
     end_as: AttemptState = AttemptState.KILLED  # what a kill under way will be reported as
     reason: str = ""
     outcome: Outcome | None = None
+    life: str = ""  # the former life of this worker under which it ended
 
     @property
     def key(self) -> cmd.Attempt:

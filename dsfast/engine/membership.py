@@ -32,6 +32,7 @@ from dsfast.wire import commands as cmd
 
 FOLLOW_UP = ("claim",)
 MISSING = ("missing",)
+DIED = "its worker died"
 GONE = "its worker is gone: no link and no lease"
 
 
@@ -57,6 +58,7 @@ def _adopt(core: Core, worker: Worker, run_ids: Iterable[int], fx: MasterEffects
     run_ids = sorted(run_ids)
     mine = set(run_ids)
     worker.adopting.update((key, core.adopts) for key in worker.live if key[0] in mine)
+    worker.asked = core.adopts
     runs = tuple((run_id, core.runs[run_id].row.epoch) for run_id in run_ids)
     fx.sends.append((worker.id, 0, cmd.Adopt(runs, core.adopts)))
 
@@ -78,7 +80,7 @@ def on_peer_dead(core: Core, e: ev.PeerDead, fx: MasterEffects) -> None:
     core.dead.add(e.peer_id)
     worker = core.dispatcher.workers.get(e.peer_id)
     if worker is not None:
-        _bury(core, worker, "its worker died", fx)
+        _mourn(core, worker, fx)
     elif core.masters and e.peer_id in core.masters:
         _claim_share(core, fx)
 
@@ -98,7 +100,7 @@ def on_session(core: Core, e: ev.SessionChanged, fx: MasterEffects) -> None:
 
 def _look_out_for(core: Core, worker: Worker) -> None:
     """A worker with neither link nor lease has `absent_seconds` to come back, or to end its own tasks if it cannot."""
-    if worker.linked or worker.id in core.members:
+    if not worker.dead and (worker.linked or worker.id in core.members):
         worker.absent_since = None
         core.deadlines.cancel(("absent", worker.id))
     elif worker.absent_since is None:
@@ -110,6 +112,9 @@ def on_absent(core: Core, worker_id: str, fx: MasterEffects) -> None:
     """Nobody has seen this worker for long enough to be sure that it has ended what it may not run on with."""
     worker = core.dispatcher.workers.get(worker_id)
     if worker is None or worker.absent_since is None:
+        return
+    if worker.dead:
+        _bury(core, worker, DIED, fx)
         return
     later = []
     for live in list(worker.live.values()):
@@ -142,6 +147,35 @@ def _patience(core: Core, live: Live) -> float:
     if not policy.replace:
         return math.inf
     return max(policy.replace_after, (policy.runs_on or 0.0) + core.settings.absent_seconds)
+
+
+def _mourn(core: Core, worker: Worker, fx: MasterEffects) -> None:
+    """It is dead. If its next life is in sight, hear that one first: results may have outlived the process."""
+    worker.dead, worker.linked = True, False
+    heirs = [
+        member.id
+        for member in core.members.values()
+        if member.role == "worker" and member.name == worker.member.name and member.id not in core.dead | {worker.id}
+    ]
+    if not worker.live or all(_has_answered(core, heir) for heir in heirs):
+        _bury(core, worker, DIED, fx)
+    else:
+        _look_out_for(core, worker)
+
+
+def _has_answered(core: Core, worker_id: str) -> bool:
+    """Whether it has said all that it keeps of our runs."""
+    worker = core.dispatcher.workers.get(worker_id)
+    return worker is not None and worker.linked and worker.answered == worker.asked
+
+
+def bury_former_lives(core: Core, worker: Worker, fx: MasterEffects) -> None:
+    """This worker has said what it keeps: nothing more will be heard of its dead former lives."""
+    if worker.answered != worker.asked:
+        return
+    for other in list(core.dispatcher.workers.values()):
+        if other.dead and other.member.name == worker.member.name:
+            _bury(core, other, DIED, fx)
 
 
 def _bury(core: Core, worker: Worker, reason: str, fx: MasterEffects) -> None:
@@ -211,8 +245,9 @@ def on_claimed(core: Core, e: ev.Claimed, fx: MasterEffects) -> None:
     for worker in list(core.dispatcher.workers.values()):
         if worker.linked:
             _adopt(core, worker, claimed & core.runs.keys(), fx)
-        elif worker.id in core.dead:
-            _bury(core, worker, "its worker died", fx)
+    for worker in list(core.dispatcher.workers.values()):
+        if worker.id in core.dead and not worker.linked:
+            _mourn(core, worker, fx)
 
 
 def _retract(core: Core, run_id: int, fx: MasterEffects) -> None:

@@ -10,9 +10,10 @@ That a task runs is written only if it still runs START_FLUSH_SECONDS later, tog
 from __future__ import annotations
 
 from dsfast.engine.core import Core
-from dsfast.engine.credible import believed, moment, short
+from dsfast.engine.credible import believed, moment, ran_under, short
 from dsfast.engine.effects import MasterEffects
 from dsfast.engine.events import Received, RunsEnded
+from dsfast.engine.membership import bury_former_lives
 from dsfast.engine.run import Live, Run
 from dsfast.engine.states import ATTEMPT_STEPS, OUTCOME_STEPS, Step, next_state
 from dsfast.engine.workers import Worker
@@ -47,7 +48,7 @@ def flush_starts(core: Core, fx: MasterEffects) -> None:
 
 def on_result(core: Core, e: Received, c: cmd.Result, fx: MasterEffects) -> None:
     key = (c.run_id, c.task, c.attempt)
-    live = core.awaited(e.peer_id, key)
+    live = core.awaited(ran_under(e.peer_id, c.life), key)
     if live is None:
         core.refused_results += 1
     if c.run_id not in core.runs:
@@ -130,6 +131,9 @@ def on_holding(core: Core, e: Received, c: cmd.Holding, fx: MasterEffects) -> No
             _never_ended(core, core.runs[key[0]], live, fx)
     for key in c.attempts:
         _on_held(core, worker, key, fx)
+    if c.serial:
+        worker.answered = c.serial
+        bury_former_lives(core, worker, fx)
 
 
 def _never_ended(core: Core, run: Run, live: Live, fx: MasterEffects) -> None:

@@ -20,7 +20,7 @@ from dsfast.engine import events as ev
 from dsfast.engine import fence
 from dsfast.engine.credit import Pace, Share, limits, worth_telling
 from dsfast.engine.deadlines import Deadlines
-from dsfast.engine.effects import KillOrder, WorkerEffects
+from dsfast.engine.effects import Kept, KillOrder, WorkerEffects
 from dsfast.engine.held import Binding, Held, Phase
 from dsfast.model import AttemptState, Member, Outcome
 from dsfast.wire import commands as cmd
@@ -65,6 +65,16 @@ class WorkerEngine:
         fx.wake_at = self.deadlines.earliest()
         fx.idle = self.draining and not self.held
         return fx
+
+    def recall(self, kept: Iterable[Kept]) -> None:
+        """Take on the results that former lives have left; masters ask for them by Adopt."""
+        for epoch, c in kept:
+            held = Held(cmd.Execute(c.run_id, c.task, c.attempt, epoch, "", b""), Phase.ENDED)
+            held.outcome, held.life = c.outcome, c.life
+            self.held[held.key] = held
+            binding = self.bindings.setdefault(c.run_id, Binding("", epoch))
+            binding.epoch = max(binding.epoch, epoch)
+            binding.held += 1
 
     # -- what masters say -------------------------------------------------------------------------------
 
@@ -159,7 +169,9 @@ class WorkerEngine:
         key = (c.run_id, c.task, c.attempt)
         held = self.held.get(key)
         if held is not None and held.phase is Phase.ENDED:
-            self._pace.add_answer(self.now - held.ended)
+            if not held.life:
+                self._pace.add_answer(self.now - held.ended)
+            fx.forgotten.append(key)
             self._forget(held)
 
     def _forget(self, held: Held) -> None:
@@ -218,6 +230,7 @@ class WorkerEngine:
         held.phase, held.outcome, held.ended = Phase.ENDED, outcome, self.now
         self.deadlines.cancel(held.key)
         self.deadlines.cancel(held.parting)
+        fx.kept.append((self.bindings[held.execute.run_id].epoch, cmd.Result(*held.key, outcome, self.me.id)))
         self._report(held, fx)
 
     def _on_attempt_refused(self, e: ev.AttemptRefused, fx: WorkerEffects) -> None:
@@ -275,7 +288,7 @@ class WorkerEngine:
     def _report(self, held: Held, fx: WorkerEffects) -> None:
         """Say what the owner of the run must know of this attempt, if there is a link to it."""
         if held.outcome is not None:
-            self._send(held, cmd.Result(*held.key, held.outcome), fx)
+            self._send(held, cmd.Result(*held.key, held.outcome, held.life), fx)
         elif held.started_at:
             held.told = self._send(held, cmd.Started(*held.key, held.started_at), fx)
 

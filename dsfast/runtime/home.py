@@ -1,6 +1,7 @@
 """What a worker keeps on its machine from one life to the next: `<work_dir>/<name>`, held by one life at a time.
 
     lock       held by the daemon and its guardians, so until the last of them is gone; holds the home's own mark
+    results    what no master has acknowledged yet (journal.py)
     attempts   the private directories of attempts that run
 
 Every process of a task carries the mark in its environment. Whoever holds the lock and has started nothing yet
@@ -36,6 +37,11 @@ class Home:
         self.path = path
         self.mark = mark
         self._lock = lock
+
+    @property
+    def results(self) -> Path:
+        """Where results wait."""
+        return self.path / "results"
 
     @property
     def attempts(self) -> Path:

@@ -21,6 +21,7 @@ from dsfast.model import Member, OnDisconnect
 from dsfast.registry.base import Registry
 from dsfast.runtime.executor import Executor, ExecutorSettings
 from dsfast.runtime.home import Home
+from dsfast.runtime.journal import Journal
 from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.links import Links
 from dsfast.runtime.logs import LogDir
@@ -99,4 +100,7 @@ async def build_worker(around: Surroundings, home: Home | None = None) -> Worker
     work_dir, mark = (home.attempts, home.mark) if home else (config.work_dir, "")
     settings = ExecutorSettings(work_dir, config.log_bytes_max, config.env_allow, dict(os.environ), mark)
     executor = Executor(settings, LogDir(config.log_dir), inbox.put, around.log)
-    return Worker(engine, executor, around.registry, links, inbox, around.log)
+    journal = Journal(home.results, around.log) if home else None
+    if journal is not None:
+        engine.recall(journal.waiting.values())
+    return Worker(engine, executor, around.registry, links, inbox, around.log, journal)

@@ -1,11 +1,11 @@
 """A worker's process: its engine between links, registry and the attempts it runs.
 
-Theory of operation. `serve` is the only task that touches the engine. A turn's kills and starts are done first,
-then its sends; an attempt that ends while it is being started (a noop) is taken in before anything is sent, so a
-burst of short tasks costs one write and not one each. Logs are read by id, straight from the files, without the
-engine. Told to stop, the worker drains: it takes nothing new, lets running attempts end for `drain_seconds`, then
-ends them as lost with it; it leaves once every result is acknowledged, or no master has been there to take it for
-FAREWELL_SECONDS.
+Theory of operation. `serve` is the only task that touches the engine. A turn's kills and starts are done first; then
+its results are written down, so that they outlive this process; then come its sends. An attempt that ends while it is
+being started (a noop) is taken in before anything leaves, so a burst of short tasks costs one write to a socket and
+not one each. Logs are read by id, straight from the files, without the engine. Told to stop, the worker drains: it
+takes nothing new, lets running attempts end for `drain_seconds`, then ends them as lost with it; it leaves once every
+result is acknowledged, or no master has been there to take it for FAREWELL_SECONDS.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dsfast.model import Member
 from dsfast.registry.base import Registry, Session
 from dsfast.runtime.executor import Executor
 from dsfast.runtime.inbox import Inbox
+from dsfast.runtime.journal import Journal
 from dsfast.runtime.links import Links
 from dsfast.wire import commands as cmd
 
@@ -41,6 +42,7 @@ class Worker:
         links: Links,
         inbox: Inbox,
         log: logging.Logger,
+        journal: Journal | None = None,
     ) -> None:
         self.engine = engine
         self.executor = executor
@@ -48,6 +50,7 @@ class Worker:
         self.links = links
         self.inbox = inbox
         self.log = log
+        self.journal = journal
         self._stop_asked = 0
         self._stop_at: float | None = None
         self._idle = False
@@ -80,6 +83,8 @@ class Worker:
             self.executor.kill(order.key, order.grace, order.reason)
         for execute in fx.starts:
             self.executor.start(execute)
+        if self.journal is not None:
+            self.journal.write(fx.kept, fx.forgotten)
         for peer, request_id, command in fx.sends:
             self.links.send(peer, command, request_id)
 
@@ -150,6 +155,8 @@ class Worker:
         await self.registry.stop()
         await self.links.close()
         self.executor.close()
+        if self.journal is not None:
+            self.journal.close()
 
 
 STOP_GRACE_SECONDS = 5.0  # between SIGTERM and SIGKILL for attempts that end with their worker

@@ -159,13 +159,17 @@ class Started(Command, frozen=True):
 
 
 class Result(Command, frozen=True):
-    """The attempt has ended. Repeated until ResultAck."""
+    """The attempt has ended. Repeated until ResultAck.
+
+    `life` is the member id of the life of this worker under which it ran, if that was a former one.
+    """
 
     KIND: ClassVar[int] = 33
     run_id: int
     task: int
     attempt: int
     outcome: Outcome
+    life: str = ""
 
 
 class KillAnswer(Command, frozen=True):

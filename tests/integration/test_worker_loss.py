@@ -82,3 +82,20 @@ def test_no_task_runs_beside_its_replacement_whoever_of_its_worker_is_killed(
     assert ended is not None
     assert ended.state == "succeeded"
     assert witness.lines(run) == {"start": 2, "end": 1}
+
+
+def test_a_result_outlives_its_worker_while_no_master_lives(small: Cluster, tmp_path: Path) -> None:
+    witness = Witness(tmp_path)
+    small.start_worker("w1")
+    with small.client() as client:
+        run = submit(client, witness.task("t", "go"), witness.task("u", "go", needs=("t",)))
+        small.until(lambda: witness.lines(run)["start"] == 1)
+        small.kill("m1")
+        witness.open("go")
+        results = tmp_path / "w1-work" / "w1" / "results"
+        small.until(lambda: results.exists() and results.stat().st_size > 0)
+        small.kill("w1")
+        small.start_worker("w1")
+        small.start("master", "m1")
+        small.until(lambda: client.run(run).state == "succeeded")
+    assert witness.lines(run) == {"start": 2, "end": 2}
