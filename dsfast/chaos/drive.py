@@ -116,13 +116,12 @@ def _perform(order: Order, stage: Stage, witness: Witness, say: Say) -> Verdict:
     load.start()
     _break(order, stage, plan, load, tale, vitals, say)
     say("healed; waiting for every run to end")
-    left = _wait_for_end(stage, load, vitals)
+    _wait_for_end(stage, load, vitals)
     evidence = Evidence(
         promises=load.promises,
         notes=list(stage.journal.notes()),
         sightings=list(witness.sightings()),
         strikes=[(strike.at, strike.fault.kind, strike.fault.targets) for strike in tale.strikes],
-        unfinished=left,
         processes=_wait_for_quiet(witness),
         vitals=vitals,
         left_over=vitals.left_over(),
@@ -184,8 +183,8 @@ def _progress(now: float, load: Load, tale: Tale) -> str:
     )
 
 
-def _wait_for_end(stage: Stage, load: Load, vitals: Vitals) -> list[int]:
-    """Wait until no run is unfinished; those that are when it has taken too long."""
+def _wait_for_end(stage: Stage, load: Load, vitals: Vitals) -> None:
+    """Wait until no run is unfinished, or it has taken too long."""
     stopping = threading.Thread(target=load.stop)
     stopping.start()
     deadline = time.monotonic() + END_SECONDS
@@ -198,7 +197,6 @@ def _wait_for_end(stage: Stage, load: Load, vitals: Vitals) -> list[int]:
             left = stage.journal.unfinished()
     if load.error is not None:
         raise load.error
-    return left
 
 
 def _wait_for_quiet(witness: Witness) -> list[tuple[int, str]]:

@@ -1,27 +1,28 @@
 """Whether every promise was kept, by what client, database and tasks have said.
 
-Notes of the database are complete and, for each row, in order. Sightings of tasks are compared with them by the
-clock of this one machine; that attempts of a task never overlap is proven by the kernel's lock and needs no clock.
+Notes of the database are complete and, for each row, in order. What tasks and client said is put between them by the
+clock of this one machine, into a history that `dsfast.proof` judges, run by run; that attempts of a task never overlap
+is proven by the kernel's lock and needs no clock. To that comes what only this load can know (which runs must fail),
+and what is left behind.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TypeVar
 
 from dsfast.chaos.journal import Note
 from dsfast.chaos.load import Promise
 from dsfast.chaos.vitals import Vitals
-from dsfast.chaos.witness import Attempt, Sighting
-from dsfast.engine.states import ATTEMPT_STEPS, RUN_STEPS, Step
+from dsfast.chaos.witness import Sighting
 from dsfast.ids import run_text
-from dsfast.model import AttemptState, RunState, Workflow
+from dsfast.model import AttemptState, RunState
+from dsfast.proof.checker import Broken, Checker
+from dsfast.proof.history import Event, Kind, merge, plan
 
 A, R = AttemptState, RunState
-S = TypeVar("S", AttemptState, RunState)
 FINDING_KINDS = ("overlap", "lost", "broken", "left", "grown")
 TIMED_OUT = "timed out"
 FAILOVER_SECONDS_MAX = 60.0  # after a kill, to be put down to it
@@ -38,15 +39,26 @@ class Evidence:
     notes: Sequence[Note]
     sightings: Sequence[Sighting]
     strikes: Sequence[Strike] = ()
-    unfinished: Sequence[int] = ()
     processes: Sequence[tuple[int, str]] = ()
     left_over: Sequence[str] = ()
     vitals: Vitals | None = None
 
+    def history(self) -> Iterator[Event]:
+        """What the three witnesses said, as one history."""
+        notes = sorted(self.notes, key=lambda note: note.at)
+        first = {note.run_id: note.at for note in reversed(notes)}
+        plans = [plan(each.workflow, each.run, first.get(each.run, 0.0), "client") for each in self.promises]
+        return merge(
+            sorted(plans, key=lambda event: event.at),
+            map(_note_event, notes),
+            map(_sighting_event, sorted(self.sightings, key=lambda sighting: sighting.at)),
+            sorted(_client_events(self.promises), key=lambda event: event.at),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A promise that was broken: its kind (lost, overlap, broken, left, grown), a sentence, and whom it concerns."""
+    """A promise that was broken: its kind (of FINDING_KINDS), a sentence, and whom it concerns."""
 
     kind: str
     sentence: str
@@ -88,157 +100,101 @@ class Verdict:
 
 def judge(seen: Evidence) -> Verdict:
     """Judge what was seen."""
-    rows = _Rows(seen.notes)
-    verdict = Verdict(runs=len(seen.promises), attempts=len(rows.attempts))
-    for finding in (
-        *_changes(rows),
-        *_promises(seen, rows),
-        *_sightings(seen, rows),
-        *_needs(seen, rows),
-        *_remains(seen),
-    ):
-        verdict.findings.append(finding)
-    verdict.tasks = len({key[:2] for key in rows.attempts})
-    verdict.failovers = sum(notes[-1].state == A.FAILOVER for notes in rows.attempts.values())
+    last = _last_notes(seen.notes)
+    attempts = {key: note for key, note in last.items() if note.what == "attempt"}
+    runs = {note.run_id: note for note in last.values() if note.what == "run"}
+    verdict = Verdict(runs=len(seen.promises), attempts=len(attempts))
+    verdict.findings = [*_rules(seen), *_outcomes(seen, runs), *_remains(seen)]
+    verdict.tasks = len({key[:2] for key in attempts})
+    verdict.failovers = sum(note.state == A.FAILOVER for note in attempts.values())
     verdict.started = sum(sighting.what == "start" for sighting in seen.sightings)
-    verdict.states = Counter(R(notes[-1].state).name.lower() for notes in rows.runs.values())
-    verdict.worker_kill_seconds = sorted(_replaced_after(seen, rows))
-    verdict.master_kill_seconds = sorted(_claimed_after(seen, rows))
+    verdict.states = Counter(R(note.state).name.lower() for note in runs.values())
+    verdict.worker_kill_seconds = sorted(_replaced_after(seen, attempts.values()))
+    verdict.master_kill_seconds = sorted(_claimed_after(seen))
     verdict.growth = seen.vitals.largest() if seen.vitals is not None else {}
     return verdict
 
 
-class _Rows:
-    """The notes of every row, in order."""
-
-    def __init__(self, notes: Sequence[Note]) -> None:
-        self.runs: dict[int, list[Note]] = defaultdict(list)
-        self.attempts: dict[Attempt, list[Note]] = defaultdict(list)
-        for note in notes:
-            if note.what == "run":
-                self.runs[note.run_id].append(note)
-            else:
-                assert note.task is not None
-                assert note.attempt is not None
-                self.attempts[note.run_id, note.task, note.attempt].append(note)
+def _last_notes(notes: Sequence[Note]) -> dict[tuple[int, int | None, int | None], Note]:
+    return {(note.run_id, note.task, note.attempt): note for note in notes}
 
 
-# -- the database --------------------------------------------------------------------------------------------------
+# -- the history ---------------------------------------------------------------------------------------------------
 
 
-def _changes(rows: _Rows) -> Iterator[Finding]:
-    for run, notes in rows.runs.items():
-        owners: dict[int, str] = {}
-        for old, new in zip([None, *notes], notes, strict=False):
-            for sentence in _run_change(old, new, owners):
-                yield Finding("broken", sentence, run)
-    for key, notes in rows.attempts.items():
-        for old, new in pairwise(notes):
-            for sentence in _attempt_change(key, old, new):
-                yield Finding("broken", sentence, *key[:2])
+def _note_event(note: Note) -> Event:
+    if note.what == "run":
+        state = R(note.state).name
+        return Event(
+            at=note.at, kind="run", node="store", run=note.run_id, state=state, owner=note.holder, epoch=note.epoch,
+            key=note.tag, detail=note.reason,
+        )  # fmt: skip
+    told = note.exit_code is not None and not note.reason.startswith(TIMED_OUT)
+    return Event(
+        at=note.at, kind="attempt", node="store", run=note.run_id, task=note.task, attempt=note.attempt,
+        state=A(note.state).name, worker=note.holder, value=str(note.exit_code) if told else None, detail=note.reason,
+    )  # fmt: skip
 
 
-def _run_change(old: Note | None, new: Note, owners: dict[int, str]) -> Iterator[str]:
-    if new.holder is not None and new.epoch is not None:
-        owner = owners.setdefault(new.epoch, new.holder)
-        if owner != new.holder:
-            yield f"{owner} and {new.holder} own the run in epoch {new.epoch}"
-    if old is None:
-        return
-    before, after = R(old.state), R(new.state)
-    if before.final:
-        yield f"a run that had ended ({before.name}) was written again: {after.name}"
-    elif before is not after and after not in _RUN_AFTER[before]:
-        yield f"a run went from {before.name} to {after.name}"
-    if (new.epoch or 0) < (old.epoch or 0):
-        yield f"the epoch went back from {old.epoch} to {new.epoch}"
+def _sighting_event(seen: Sighting) -> Event:
+    run, task, attempt = seen.key
+    if seen.what == "end":
+        return Event(at=seen.at, kind="ends", node="task", run=run, task=task, attempt=attempt, value=str(seen.code))
+    kind: Kind = "starts" if seen.what == "start" else "overlap"
+    return Event(at=seen.at, kind=kind, node="task", run=run, task=task, attempt=attempt, detail=f"pid {seen.pid}")
 
 
-def _attempt_change(key: Attempt, old: Note, new: Note) -> Iterator[str]:
-    before, after = A(old.state), A(new.state)
-    if before.final:
-        yield f"attempt {key[2]} had ended ({before.name}) and was written again: {after.name}"
-    elif before is not after and after not in _ATTEMPT_AFTER[before]:
-        yield f"attempt {key[2]} went from {before.name} to {after.name}"
+def _client_events(promises: Sequence[Promise]) -> Iterator[Event]:
+    for each in promises:
+        yield Event(at=each.accepted_at, kind="accepted", node="client", run=each.run, key=each.key)
+        if each.cancelled_at is not None:
+            yield Event(at=each.cancelled_at, kind="cancel", node="client", run=each.run)
 
 
-# -- the client ----------------------------------------------------------------------------------------------------
+def _rules(seen: Evidence) -> Iterator[Finding]:
+    """The first promise of each run that was broken."""
+    checkers: dict[int, Checker] = {}
+    over: set[int] = set()
+    for event in seen.history():
+        if event.run not in over:
+            try:
+                checkers.setdefault(event.run, Checker(sees_ends=False)).take(event)
+            except Broken as broken:
+                over.add(event.run)
+                yield Finding(_kind_of(event, checkers[event.run]), str(broken), event.run, broken.task)
+    for run, checker in checkers.items():
+        if run not in over:
+            try:
+                checker.finish()
+            except Broken as broken:
+                state = checker.runs[run].state
+                ended = state is not None and state.final
+                yield Finding("broken" if ended else "lost", str(broken), run, broken.task)
 
 
-def _promises(seen: Evidence, rows: _Rows) -> Iterator[Finding]:
-    by_tag: dict[str, set[int]] = defaultdict(set)
-    for run, notes in rows.runs.items():
-        by_tag[notes[0].tag or ""].add(run)
-    for run in seen.unfinished:
-        yield Finding("lost", "the run does not end, though everything is healed", run)
+def _kind_of(event: Event, checker: Checker) -> str:
+    """Under which heading it counts."""
+    if event.kind == "accepted" and checker.runs[event.run].state is None:
+        return "lost"
+    attempt = checker.runs[event.run].attempts.get(event.task or 0, {}).get(event.attempt or 0)
+    twice = event.kind == "starts" and attempt is not None and attempt.started
+    return "overlap" if twice or event.kind == "overlap" else "broken"
+
+
+def _outcomes(seen: Evidence, runs: dict[int, Note]) -> Iterator[Finding]:
+    """What this load knows: each submit is one run, and one fails only by a task that cannot succeed."""
+    made: dict[str, set[int]] = defaultdict(set)
+    for run, note in runs.items():
+        made[note.tag or ""].add(run)
     for promise in seen.promises:
-        runs = by_tag[promise.key]
-        if promise.run not in rows.runs:
-            yield Finding("lost", f"run {run_text(promise.run)} was promised and is not there", promise.run)
-        elif runs != {promise.run}:
-            yield Finding("broken", f"one submit made {len(runs)} runs", promise.run)
-        else:
-            yield from _outcome(promise, R(rows.runs[promise.run][-1].state), rows.runs[promise.run][-1].reason)
-
-
-def _outcome(promise: Promise, state: RunState, reason: str) -> Iterator[Finding]:
-    if not state.final:
-        return  # said already
-    if state is R.STOPPED and not promise.cancelled:
-        yield Finding("broken", f"the run was cancelled, and nobody asked for it ({reason})", promise.run)
-    if state is R.FAILED and not promise.must_fail:
-        yield Finding("broken", f"the run failed, though none of its tasks does ({reason})", promise.run)
-    if state is R.SUCCEEDED and promise.must_fail:
-        yield Finding("broken", "the run succeeded, though one of its tasks cannot", promise.run)
-
-
-# -- the tasks -----------------------------------------------------------------------------------------------------
-
-
-def _sightings(seen: Evidence, rows: _Rows) -> Iterator[Finding]:
-    started: Counter[Attempt] = Counter()
-    ended: dict[Attempt, Sighting] = {}
-    for sighting in seen.sightings:
-        if sighting.what == "overlap":
-            yield Finding("overlap", f"attempt {sighting.key[2]} started beside an earlier one", *sighting.key[:2])
-        elif sighting.what == "start":
-            started[sighting.key] += 1
-        else:
-            ended[sighting.key] = sighting
-    for key, times in started.items():
-        if times > 1:
-            yield Finding("overlap", f"attempt {key[2]} started {times} times", *key[:2])
-        if key not in rows.attempts:
-            yield Finding("broken", f"attempt {key[2]} ran without a row", *key[:2])
-    for key, notes in rows.attempts.items():
-        last = notes[-1]
-        if last.state == A.SUCCEEDED and (key not in ended or ended[key].code != 0):
-            yield Finding("broken", f"attempt {key[2]} succeeded, though it never said so", *key[:2])
-        elif last.state == A.FAILED and not last.reason.startswith(TIMED_OUT) and key not in started:
-            yield Finding("broken", f"attempt {key[2]} failed, though it never ran ({last.reason})", *key[:2])
-
-
-def _needs(seen: Evidence, rows: _Rows) -> Iterator[Finding]:
-    """No task starts before all that it needs has durably succeeded."""
-    workflows = {promise.run: promise.workflow for promise in seen.promises}
-    succeeded = {
-        key[:2]: note.at for key, notes in rows.attempts.items() for note in notes if note.state == A.SUCCEEDED
-    }
-    for sighting in seen.sightings:
-        run, task, number = sighting.key
-        if sighting.what == "start" and run in workflows:
-            for need in _needed(workflows[run], task):
-                at = succeeded.get((run, need))
-                if at is None or at > sighting.at:
-                    yield Finding("broken", f"attempt {number} started before task {need} had succeeded", run, task)
-
-
-def _needed(workflow: Workflow, task: int) -> Iterator[int]:
-    names = {each.name: at for at, each in enumerate(workflow.tasks)}
-    return (names[need] for need in workflow.tasks[task].needs)
-
-
-# -- what is left --------------------------------------------------------------------------------------------------
+        others = made[promise.key] - {promise.run}
+        if others:
+            yield Finding("broken", f"one submit made {len(others) + 1} runs", promise.run)
+        last = runs.get(promise.run)
+        if last is not None and last.state == R.FAILED and not promise.must_fail:
+            yield Finding("broken", f"the run failed, though none of its tasks does ({last.reason})", promise.run)
+        if last is not None and last.state == R.SUCCEEDED and promise.must_fail:
+            yield Finding("broken", "the run succeeded, though one of its tasks cannot", promise.run)
 
 
 def _remains(seen: Evidence) -> Iterator[Finding]:
@@ -253,40 +209,31 @@ def _remains(seen: Evidence) -> Iterator[Finding]:
 # -- how long it took ----------------------------------------------------------------------------------------------
 
 
-def _replaced_after(seen: Evidence, rows: _Rows) -> Iterator[float]:
+def _replaced_after(seen: Evidence, attempts: Iterable[Note]) -> Iterator[float]:
     """From a worker's kill to the start of the next attempt of each task that ran on it."""
+    bound = {(note.run_id, note.task, note.attempt): note.at for note in reversed(seen.notes)}
     starts = {sighting.key: sighting.at for sighting in seen.sightings if sighting.what == "start"}
-    lost = [(key, notes[-1]) for key, notes in rows.attempts.items() if notes[-1].state == A.FAILOVER]
+    lost = [note for note in attempts if note.state == A.FAILOVER]
     for at, kind, targets in seen.strikes:
         if kind in WORKER_KILLS:
-            for (run, task, number), note in lost:
+            for note in lost:
                 struck = (note.holder or "").startswith(f"{targets[0]}@")
-                again = starts.get((run, task, number + 1))
-                if struck and again is not None and 0 <= note.at - at <= FAILOVER_SECONDS_MAX:
+                again = starts.get((note.run_id, note.task or 0, (note.attempt or 0) + 1))
+                then = bound[note.run_id, note.task, note.attempt] <= at <= note.at <= at + FAILOVER_SECONDS_MAX
+                if struck and again is not None and then:
                     yield again - at
 
 
-def _claimed_after(seen: Evidence, rows: _Rows) -> Iterator[float]:
+def _claimed_after(seen: Evidence) -> Iterator[float]:
     """From a master's kill to the claim of each of its runs by another."""
+    rows: dict[int, list[Note]] = defaultdict(list)
+    for note in seen.notes:
+        if note.what == "run":
+            rows[note.run_id].append(note)
     for at, kind, targets in seen.strikes:
         if kind in MASTER_KILLS:
-            for notes in rows.runs.values():
-                for old, new in pairwise(notes):
-                    theirs = (old.holder or "").startswith(f"{targets[0]}@") and new.holder != old.holder
-                    if theirs and new.holder is not None and 0 <= new.at - at <= FAILOVER_SECONDS_MAX:
-                        yield new.at - at
-
-
-def _after(table: Mapping[tuple[S, Step], S], states: Iterable[S]) -> dict[S, set[S]]:
-    """The states that one or more steps lead to: several steps of a turn are one change of the row."""
-    after: dict[S, set[S]] = {state: set() for state in states}
-    for _ in after:
-        for (state, _step), following in table.items():
-            for origin, found in after.items():
-                if state is origin or state in found:
-                    found.add(following)
-    return after
-
-
-_RUN_AFTER = _after(RUN_STEPS, R)
-_ATTEMPT_AFTER = _after(ATTEMPT_STEPS, A)
+            for old, new in (pair for notes in rows.values() for pair in pairwise(notes)):
+                theirs = (old.holder or "").startswith(f"{targets[0]}@") and new.holder != old.holder
+                then = old.at <= at <= new.at <= at + FAILOVER_SECONDS_MAX
+                if theirs and new.holder is not None and then:
+                    yield new.at - at

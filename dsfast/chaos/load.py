@@ -67,7 +67,7 @@ class Promise:
     run: int
     workflow: Workflow
     accepted_at: float
-    cancelled: bool = False
+    cancelled_at: float | None = None
 
     @property
     def must_fail(self) -> bool:
@@ -145,7 +145,7 @@ class Load:
             self._cancel(each[1])
 
     def _cancel(self, promise: Promise) -> None:
-        promise.cancelled = True
+        promise.cancelled_at = time.time()
         with suppress(UsageError):  # it has ended, or it is not there: the judge will see
             self._insist(lambda client: client.cancel(run_text(promise.run), "chaos"))
 

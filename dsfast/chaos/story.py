@@ -8,25 +8,21 @@ from pathlib import Path
 import msgspec
 
 from dsfast.chaos.cluster import Cluster
-from dsfast.chaos.journal import Note
 from dsfast.chaos.judge import Evidence, Verdict
 from dsfast.ids import run_text
-from dsfast.model import AttemptState, RunState
+from dsfast.proof.history import Event, write
 
 LINES_TOLD = 60  # of the events of a task, and of log lines that name its run
 SECONDS_AROUND = 15.0  # of faults before the first and after the last event of the task
 
 
 def keep_evidence(seen: Evidence, folder: Path) -> None:
-    """Write what the database and the client said beside what tasks and daemons wrote."""
-    _write(folder / "notes.jsonl", seen.notes)
-    _write(folder / "promises.jsonl", seen.promises)
-    _write(folder / "strikes.jsonl", seen.strikes)
-
-
-def _write(path: Path, items: object) -> None:
-    assert isinstance(items, (list, tuple))
-    path.write_bytes(b"".join(msgspec.json.encode(item) + b"\n" for item in items))
+    """Write the history, for `python -m dsfast.proof --unseen-ends`, and the faults beside it."""
+    with (folder / "history.jsonl").open("wb") as file:
+        file.writelines(write(seen.history()))
+    lives = [] if seen.vitals is None else list(seen.vitals.lives.values())
+    (folder / "vitals.jsonl").write_bytes(b"".join(msgspec.json.encode(life) + b"\n" for life in lives))
+    (folder / "faults.jsonl").write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in seen.strikes))
 
 
 def tell(verdict: Verdict, seen: Evidence, cluster: Cluster) -> str:
@@ -41,25 +37,24 @@ def tell(verdict: Verdict, seen: Evidence, cluster: Cluster) -> str:
 
 def _events(seen: Evidence, run: int, task: int | None) -> Iterator[str]:
     """What concerns this task, and the faults about that time, in order of time."""
-    told = [(note.at, f"database  {_note(note)}") for note in seen.notes if _concerns(note, run, task)]
-    for each in seen.sightings:
-        if each.key[0] == run and task in (None, each.key[1]):
-            told += [(each.at, f"task      {each.what} {each.key[1:]} pid {each.pid} code {each.code}")]
+    told = [(each.at, _line(each)) for each in seen.history() if _concerns(each, run, task)]
     if told:
-        first, last = min(told)[0] - SECONDS_AROUND, max(told)[0] + SECONDS_AROUND
-        told += [(at, f"fault     {kind} {' '.join(who)}") for at, kind, who in seen.strikes if first <= at <= last]
+        first, last = told[0][0] - SECONDS_AROUND, told[-1][0] + SECONDS_AROUND
+        told += [(at, f"fault {kind} {' '.join(who)}") for at, kind, who in seen.strikes if first <= at <= last]
     return (f"{at:.3f}  {line}" for at, line in sorted(told))
 
 
-def _concerns(note: Note, run: int, task: int | None) -> bool:
-    return note.run_id == run and (task is None or note.task in (None, task))
+def _concerns(event: Event, run: int, task: int | None) -> bool:
+    return event.run == run and event.kind != "plan" and (task is None or event.task in (None, task))
 
 
-def _note(note: Note) -> str:
-    if note.what == "run":
-        return f"run {RunState(note.state).name} of {note.holder} in epoch {note.epoch} {note.reason}"
-    state = AttemptState(note.state).name
-    return f"task {note.task} attempt {note.attempt} {state} on {note.holder} in epoch {note.epoch} {note.reason}"
+def _line(event: Event) -> str:
+    """An event on one line, without what it does not say."""
+    said = [event.node, event.kind]
+    for name in ("task", "attempt", "state", "owner", "epoch", "worker", "value", "key", "detail"):
+        value = getattr(event, name)
+        said += [] if value in (None, "") else [f"{name}={value}"]
+    return " ".join(said)
 
 
 def _log_lines(folder: Path, run: int) -> Iterator[str]:
