@@ -41,7 +41,7 @@ KINDS = {
     "master-kill": Kind(8, ("master",), DOWN, about="kill -9 of a master; back after a while"),
     "master-restart": Kind(4, ("master",), about="kill -9 of a master; back at once under the same name"),
     "master-pause": Kind(5, ("master",), leases=BEYOND, about="SIGSTOP of a master beyond its lease"),
-    "masters-out": Kind(2, ("masters",), (1.0, 8.0), about="kill -9 of all masters at once"),
+    "masters-out": Kind(1, ("masters",), (1.0, 8.0), about="kill -9 of all masters at once"),
     "api-kill": Kind(2, ("api",), about="kill -9 of the api; back at once"),
     "store-restart": Kind(2, ("store",), (0.0, 3.0), about="PostgreSQL crashes and comes back"),
     "store-connections": Kind(3, ("store",), about="all connections to PostgreSQL are ended"),
@@ -54,6 +54,7 @@ KINDS = {
     "cut-master-registry": Kind(2, ("master",), CUT, EITHER, "a master and ZooKeeper"),
     "cut-worker-registry": Kind(2, ("worker",), CUT, EITHER, "a worker and ZooKeeper"),
 }
+DEADLY = frozenset({"worker-kill", "worker-restart", "guardian-kill", "worker-both", "master-kill", "master-restart"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,14 @@ class Cast:
     workers: Sequence[str]
 
     def of(self, role: str) -> Sequence[str]:
-        """The names of a role; of what is one, its own."""
+        """The names of a role; the role's own where there is one."""
         everybody = {"master": self.masters, "worker": self.workers, "member": [*self.masters, *self.workers]}
         return everybody.get(role, [role])
+
+    def mortals(self, role: str) -> Sequence[str]:
+        """Those that may be killed: one of several lives on, so that growth has the time to show."""
+        names = self.of(role)
+        return names[1:] if len(names) > 2 else names
 
 
 def make_plan(
@@ -107,7 +113,8 @@ def _choose(
     for _ in kinds:
         name = rng.choices(kinds, [KINDS[kind].share for kind in kinds])[0]
         kind = KINDS[name]
-        targets = tuple(rng.choice(list(cast.of(role))) for role in kind.targets)
+        choose = cast.mortals if name in DEADLY else cast.of
+        targets = tuple(rng.choice(choose(role)) for role in kind.targets)
         seconds = rng.uniform(*kind.seconds) + rng.uniform(*kind.leases) * lease
         fault = Fault(at, name, targets, seconds, rng.random())
         if all(busy.get(target, 0.0) <= at for target in _touched(fault, cast)):

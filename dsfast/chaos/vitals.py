@@ -17,7 +17,7 @@ from dsfast.chaos.stage import Stage
 LOOK_SECONDS = 2.0
 WARM_SECONDS = 30.0  # imports, pools and caches are filled by then
 LIFE_SECONDS_MIN = 60.0  # of what is judged, after that
-RSS_GROWTH_MAX = 24 << 20  # bytes: the allocator's breath, caches that have a bound
+RSS_GROWTH_MAX = 48 << 20  # bytes: what is imported when first needed (25 MiB), caches that have a bound
 RSS_GROWTH_PER_HOUR_MAX = 64 << 20  # what a run's remains may cost, were it a leak: a tenth of this shows in minutes
 FDS_GROWTH_MAX = 30  # links and pooled connections come and go
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
