@@ -3,7 +3,8 @@
 Theory of operation. `serve` is the only task that touches the engine. The order of its lines is the durability
 contract: step, commit, send. A commit that the database cannot take is repeated with the same rows until it can
 (rows are whole, so repeating is harmless) or until the process is told to stop; meanwhile nothing is decided and
-nothing leaves, and heartbeats go on below. Claims and look-ups read the store beside the loop and come back as
+nothing leaves, and heartbeats go on below. A database that has forgotten a run of ours is an older copy: the master
+stands still then, and says so. Claims and look-ups read the store beside the loop and come back as
 events. An assertion that fails in the engine ends the process: its runs are continued by another master, or by
 the next life of this one, from what is durable.
 """
@@ -15,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
+from typing import NoReturn
 
 from dsfast.engine import events as ev
 from dsfast.engine.effects import Claim, MasterEffects
@@ -30,6 +32,7 @@ from dsfast.runtime.inbox import Inbox
 from dsfast.runtime.links import Links
 from dsfast.runtime.turns import amend
 from dsfast.store.base import Store
+from dsfast.wire import commands as cmd
 from dsfast.wire.commands import Command
 
 LINKED = frozenset({"master", "worker"})
@@ -38,6 +41,13 @@ BLAME_SECONDS = 5.0  # to write that down; a failover that waits longer for it c
 STORY_LENGTH_MAX = 500  # characters of an error that are kept; the whole of it is in the log
 COMMIT_RETRY_SECONDS = 0.05  # first wait after a commit failed; doubles
 COMMIT_RETRY_SECONDS_MAX = 2.0  # so that dispatch resumes within two seconds of the database's return
+LOST_CHECKED_MAX = 20  # an older copy lacks the newest; a master that was paused may have lost ten thousand
+
+FORGOTTEN = (
+    "the database has forgotten what it had confirmed: it was restored from an older copy, is a lagging replica, or "
+    "runs were deleted from it. This master dispatches nothing more. Bring the newer database back and restart the "
+    "master; restarted without that, it goes on with what the database has"
+)
 
 
 class Master:
@@ -113,6 +123,8 @@ class Master:
 
     async def _make_durable(self, fx: MasterEffects) -> None:
         committed = await self._commit(fx.batch)
+        if committed.lost and (forgotten := await self._forgotten(fx.batch, committed.lost)):
+            await self._stand_still(forgotten)
         gone = amend(fx, committed)
         if gone:
             self.inbox.put_first(ev.RunsLost(gone))  # what it decides of such a run from now on is void
@@ -143,6 +155,31 @@ class Master:
                 if self._stopping:
                     raise
                 await backoff.wait()
+
+    async def _forgotten(self, batch: Batch, lost: Collection[int]) -> list[int]:
+        """Of the newest runs lost those that nobody took: they are gone, or under an epoch that was left behind."""
+        backoff = Backoff(COMMIT_RETRY_SECONDS, COMMIT_RETRY_SECONDS_MAX)
+        while True:
+            try:
+                rows = {run_id: await self.store.run(run_id) for run_id in sorted(lost)[-LOST_CHECKED_MAX:]}
+            except Unavailable as error:
+                log_event(self.log, "store_unavailable", level=logging.ERROR, error=str(error))
+                if self._stopping:
+                    raise
+                await backoff.wait()
+            else:
+                return [run_id for run_id, row in rows.items() if row is None or row.epoch < batch.epochs[run_id]]
+
+    async def _stand_still(self, forgotten: Collection[int]) -> NoReturn:
+        """The database is an older one: whatever we do next could be done twice. Keep our place, and do nothing."""
+        error, runs = Unavailable(FORGOTTEN), ",".join(map(run_text, forgotten))
+        log_event(self.log, "store_went_back", level=logging.CRITICAL, runs=runs, error=str(error))
+        while not self._stopping:
+            for event in await self.inbox.batch(None):  # what workers say they say again to the run's next master
+                if isinstance(event, ev.Received) and event.request_id:
+                    self.links.send(event.peer_id, cmd.Failed("unavailable", FORGOTTEN), event.request_id)
+            self.links.flush()
+        raise error
 
     def _log_runs(self, fx: MasterEffects, gone: Collection[int]) -> None:
         for row in (row for row in fx.batch.new_runs if row.id not in gone):

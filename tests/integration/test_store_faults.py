@@ -20,7 +20,7 @@ from dsfast.client import Client
 from dsfast.errors import Unavailable
 from dsfast.model import Task, Workflow, canonical
 from dsfast.store import migrations
-from tests.integration.cluster import Cluster, cluster
+from tests.integration.cluster import READY_SECONDS, Cluster, cluster
 from tests.integration.local_cluster import run_dsfast
 from tests.integration.witness import Witness
 from tests.servers.mysql import MySqlServer
@@ -202,6 +202,48 @@ def fill(filler: Path) -> None:
                 file.write(bytes(4096))
         except OSError:
             pass
+
+
+# --- an older copy --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[tuple[MySqlServer, Cluster]]:
+    """A server and a cluster that go back in time together with nobody else."""
+    server = MySqlServer()
+    try:
+        registry = f"database+sqlite:///{tmp_path}/registry.db"
+        with cluster(tmp_path, server.new_migrated_database(), registry) as nodes:
+            nodes.start_all(masters=1, workers=1)
+            yield server, nodes
+    finally:
+        server.close()
+
+
+def test_a_database_restored_from_an_older_copy_halts_its_master_until_it_is_restarted(
+    alone: tuple[MySqlServer, Cluster], tmp_path: Path
+) -> None:
+    """F56: to go on would lose what was accepted, in silence; a person decides."""
+    server, nodes = alone
+    witness = Witness(tmp_path)
+    tasks = (witness.task("first", "gate"), witness.task("second", "gate", needs=("first",)))
+    with nodes.client() as client:
+        server.save()
+        run = submit(nodes, client, "forgotten", tasks)
+        nodes.until(lambda: witness.lines(run)["start"] == 1)
+        server.go_back()
+        witness.open("gate")
+        nodes.until(lambda: "store_went_back" in (tmp_path / "m1.log").read_text())
+        with pytest.raises(Unavailable, match="restored from an older copy"):
+            client.submit(msgspec.Raw(canonical(Workflow(name="later", tasks=tasks))))
+        assert [member.name for member in client.masters()] == ["m1"], "it keeps its place"
+        assert witness.lines(run) == {"start": 1, "end": 1}
+        nodes.daemons["m1"].terminate()
+        assert nodes.daemons["m1"].wait(READY_SECONDS) != 0
+        nodes.start("master", "m1")
+        again = submit(nodes, client, "forgotten", tasks)
+        nodes.until(lambda: client.run(again).state == "succeeded")
+    assert again != run
 
 
 # --- SQLite ---------------------------------------------------------------------------------------------------------

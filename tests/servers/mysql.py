@@ -122,6 +122,19 @@ class MySqlServer:
         self.stop(immediate=immediate)
         self.start()
 
+    def save(self) -> None:
+        """Keep a copy of the data as they are now."""
+        self.stop()
+        subprocess.run(["cp", "-a", f"{self._home}/data", f"{self._home}/saved"], check=True)
+        self.start()
+
+    def go_back(self) -> None:
+        """Crash, and come up with the copy that was kept."""
+        self.stop(immediate=True)
+        shutil.rmtree(self._home / "data")
+        (self._home / "saved").rename(self._home / "data")
+        self.start()
+
     def close(self) -> None:
         """End the server and delete its data."""
         if self._process is not None:
