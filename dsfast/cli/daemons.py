@@ -76,15 +76,16 @@ def worker(config: Config, ctx: click.Context) -> None:
     """Start a worker, or list workers: `dsfast worker ls`."""
     if ctx.invoked_subcommand is None:
         make_state_dir(config)
-        from dsfast.runtime.guardian import guard
+        from dsfast.runtime.guardian import Deadline, guard
         from dsfast.runtime.home import claim_home
         from dsfast.runtime.listener import bind
 
         listener, home = bind(config, "worker"), claim_home(config)
-        guard([listener, home])  # divides this process in two, so nothing heavy is in memory yet
+        deadline = Deadline()
+        guard([listener, home], deadline)  # divides this process in two, so nothing heavy is in memory yet
         from dsfast.runtime.daemons import serve_worker
 
-        _serve(serve_worker(config, listener, home), "worker")
+        _serve(serve_worker(config, listener, home, deadline), "worker")
 
 
 @click.command()

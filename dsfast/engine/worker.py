@@ -11,6 +11,7 @@ a repeated Execute starts nothing twice.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
 
@@ -75,6 +76,11 @@ class WorkerEngine:
             binding = self.bindings.setdefault(c.run_id, Binding("", epoch))
             binding.epoch = max(binding.epoch, epoch)
             binding.held += 1
+
+    def patience(self) -> float:
+        """For how many seconds everything that runs may run on without lease and link; inf when nothing does."""
+        running = (held for held in self.held.values() if held.phase in (Phase.RUNNING, Phase.KILLING))
+        return min((math.inf if held.runs_on is None else held.runs_on for held in running), default=math.inf)
 
     # -- what masters say -------------------------------------------------------------------------------
 

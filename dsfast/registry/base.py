@@ -32,6 +32,10 @@ SessionWatcher = Callable[[Session], None]
 class Registry(Protocol):
     """Membership. Callbacks run on the event loop that called `start`, never from inside a call of ours."""
 
+    @property
+    def listed_until(self) -> float:
+        """The moment, by time.monotonic(), up to which others see us for sure; -inf if they may not see us now."""
+
     async def start(self, on_members: Watcher, on_session: SessionWatcher) -> None:
         """Connect and begin to report: the session first, then the full set of live members, sorted by id.
 

@@ -65,6 +65,11 @@ class RosterRegistry:
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def listed_until(self) -> float:
+        """The end of our lease; see `Registry.listed_until`."""
+        return -math.inf if self._held is None or self._session is Session.LOST else self._lease_end
+
     async def start(self, on_members: Watcher, on_session: SessionWatcher) -> None:
         """Connect and report; see `Registry.start`. Raises Unavailable after START_SECONDS_MAX."""
         self._loop = asyncio.get_running_loop()

@@ -7,6 +7,7 @@ The hub holds the members, each registry is one daemon's handle on it. Sessions 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -51,6 +52,11 @@ class MemoryRegistry:
         self._on_members: Watcher
         self._on_session: SessionWatcher
         self._resumed = asyncio.Event()
+
+    @property
+    def listed_until(self) -> float:
+        """See `Registry.listed_until`: nothing here ends by itself."""
+        return -math.inf if self._member is None or self._session is Session.LOST else math.inf
 
     async def start(self, on_members: Watcher, on_session: SessionWatcher) -> None:
         """Begin to report; see `Registry.start`."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dsfast.config import Config, require_safe_bind
 from dsfast.log import log_event, setup_logging
 from dsfast.registry import open_registry
+from dsfast.runtime.guardian import Deadline
 from dsfast.runtime.home import Home
 from dsfast.runtime.keys import load_keys
 from dsfast.runtime.notify import notify_ready
@@ -39,7 +40,7 @@ async def serve_master(config: Config) -> None:
         log_event(around.log, "master_stopped")
 
 
-async def serve_worker(config: Config, listener: socket.socket, home: Home) -> None:
+async def serve_worker(config: Config, listener: socket.socket, home: Home, deadline: Deadline) -> None:
     """Run a worker on a listening socket until SIGTERM or SIGINT (drain; a second one ends what runs).
 
     Raises Unavailable when what its former life has left cannot be ended.
@@ -49,7 +50,7 @@ async def serve_worker(config: Config, listener: socket.socket, home: Home) -> N
     around.sock = listener
     if swept := home.sweep():
         log_event(around.log, "former_life_swept", level=logging.WARNING, processes=swept)
-    worker = await build_worker(around, home)
+    worker = await build_worker(around, home, deadline)
     try:
         await worker.start()
         _on_stop_signals(lambda: worker.stop(config.worker.drain_seconds))

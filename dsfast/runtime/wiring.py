@@ -20,6 +20,7 @@ from dsfast.engine.worker import WorkerEngine
 from dsfast.model import Member, OnDisconnect
 from dsfast.registry.base import Registry
 from dsfast.runtime.executor import Executor, ExecutorSettings
+from dsfast.runtime.guardian import Deadline
 from dsfast.runtime.home import Home
 from dsfast.runtime.journal import Journal
 from dsfast.runtime.limits import LinkLimits
@@ -27,6 +28,7 @@ from dsfast.runtime.links import Links
 from dsfast.runtime.logs import LogDir
 from dsfast.runtime.master import Master
 from dsfast.runtime.points import inbox_type, links_type, master_type
+from dsfast.runtime.standstill import Standstill
 from dsfast.runtime.tls import tls_of
 from dsfast.runtime.worker import Worker
 from dsfast.store.base import Store
@@ -90,8 +92,11 @@ async def build_master(around: Surroundings, store: Store, *, alone: bool = Fals
     return master_type()(engine, store, around.registry, links, inbox, around.log, alone=alone)
 
 
-async def build_worker(around: Surroundings, home: Home | None = None) -> Worker:
-    """A worker that listens; without a home it keeps nothing for another life. Its events wait until it serves."""
+async def build_worker(around: Surroundings, home: Home | None = None, deadline: Deadline | None = None) -> Worker:
+    """A worker that listens. Its events wait until it serves.
+
+    Without a home it keeps nothing for another life; without a deadline no guardian looks after it.
+    """
     config, inbox = around.config.worker, inbox_type()()
     load: Callable[[], int] = lambda: engine.busy  # noqa: E731 - likewise
     links = around.links(new_member("worker", config), inbox.put, load)
@@ -103,4 +108,6 @@ async def build_worker(around: Surroundings, home: Home | None = None) -> Worker
     journal = Journal(home.results, around.log) if home else None
     if journal is not None:
         engine.recall(journal.waiting.values())
-    return Worker(engine, executor, around.registry, links, inbox, around.log, journal)
+    registry = around.registry
+    standstill = Standstill(deadline, lambda: registry.listed_until, around.absent_seconds) if deadline else None
+    return Worker(engine, executor, registry, links, inbox, around.log, journal, standstill)

@@ -10,6 +10,7 @@ result is acknowledged, or no master has been there to take it for FAREWELL_SECO
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -25,6 +26,7 @@ from dsfast.runtime.executor import Executor
 from dsfast.runtime.inbox import Inbox
 from dsfast.runtime.journal import Journal
 from dsfast.runtime.links import Links
+from dsfast.runtime.standstill import RENEW_SECONDS, Standstill
 from dsfast.wire import commands as cmd
 
 ROUNDS_MAX = 256  # turns taken in a row for attempts that ended while starting, before sockets are looked at again
@@ -43,6 +45,7 @@ class Worker:
         inbox: Inbox,
         log: logging.Logger,
         journal: Journal | None = None,
+        standstill: Standstill | None = None,
     ) -> None:
         self.engine = engine
         self.executor = executor
@@ -51,6 +54,7 @@ class Worker:
         self.inbox = inbox
         self.log = log
         self.journal = journal
+        self.standstill = standstill
         self._stop_asked = 0
         self._stop_at: float | None = None
         self._idle = False
@@ -58,9 +62,18 @@ class Worker:
     async def serve(self) -> None:
         """Take turns until told to stop and done; ends with the error if the engine fails."""
         wake_at: float | None = None
+        self._move()
         while not self._idle:
             events = await self.inbox.batch(_sooner(wake_at, self._stop_at))
             wake_at = self._turn(self._without_log_reads(events))
+        if self.standstill is not None:
+            self.standstill.end()
+
+    def _move(self) -> None:
+        """Show our guardians that we do, now and ever again."""
+        if self.standstill is not None and not self._idle:
+            self.standstill.renew(self.engine.patience())
+            asyncio.get_running_loop().call_later(RENEW_SECONDS, self._move)
 
     def _turn(self, events: list[ev.Event]) -> float | None:
         for _ in range(ROUNDS_MAX):
@@ -79,6 +92,8 @@ class Worker:
         return fx.wake_at
 
     def _perform(self, fx: WorkerEffects) -> None:
+        if fx.starts and self.standstill is not None:
+            self.standstill.renew(0.0)
         for order in fx.kills:
             self.executor.kill(order.key, order.grace, order.reason)
         for execute in fx.starts:

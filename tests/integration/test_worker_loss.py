@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from dsfast.client import Client
-from dsfast.model import Workflow, canonical
+from dsfast.model import OnDisconnect, Workflow, canonical
+from dsfast.runtime.guardian import STOOD_STILL
 from dsfast.tasks import proc
 from tests.integration.cluster import READY_SECONDS, Cluster, cluster
 from tests.integration.local_cluster import run_dsfast
@@ -99,3 +100,46 @@ def test_a_result_outlives_its_worker_while_no_master_lives(small: Cluster, tmp_
         small.start("master", "m1")
         small.until(lambda: client.run(run).state == "succeeded")
     assert witness.lines(run) == {"start": 2, "end": 2}
+
+
+@pytest.mark.parametrize("stopped", [(2,), (1, 2)], ids=["worker", "worker and inner guardian"])
+def test_a_worker_that_is_stopped_is_ended_with_its_tasks_before_they_are_replaced(
+    small: Cluster, tmp_path: Path, stopped: tuple[int, ...]
+) -> None:
+    witness = Witness(tmp_path)
+    small.start_worker("w1", slots=1)
+    with small.client() as client:
+        run = submit(client, witness.task("t", "go"))
+        small.until(lambda: witness.lines(run)["start"] == 1)
+        small.start_worker("w2", slots=1)
+        pids = small.pids("w1")
+        for number in stopped:
+            os.kill(pids[number], signal.SIGSTOP)
+        small.until(lambda: witness.lines(run)["start"] == 2)
+        assert small.daemons["w1"].wait(READY_SECONDS) == STOOD_STILL
+        witness.open("go")
+        ended = client.wait(run, READY_SECONDS)
+    assert ended is not None
+    assert ended.state == "succeeded"
+    assert witness.lines(run) == {"start": 2, "end": 1}
+
+
+def test_a_worker_that_may_run_on_for_good_is_waited_for_while_it_is_stopped(small: Cluster, tmp_path: Path) -> None:
+    """The worker beside it, stopped at the same time, is ended: by then this one has been stopped for too long, too."""
+    witness = Witness(tmp_path)
+    small.start_worker("w1", slots=1)
+    with small.client() as client:
+        careful = submit(client, witness.task("t", "go", on_disconnect=OnDisconnect(replace=False)))
+        small.until(lambda: witness.lines(careful)["start"] == 1)
+        small.start_worker("w2", slots=1)
+        other = submit(client, witness.task("t", "go"))
+        small.until(lambda: witness.lines(other)["start"] == 1)
+        for name in ("w1", "w2"):
+            os.kill(small.pids(name)[-1], signal.SIGSTOP)
+        small.daemons["w2"].wait(READY_SECONDS)
+        os.kill(small.pids("w1")[-1], signal.SIGCONT)
+        witness.open("go")
+        ended = client.wait(careful, READY_SECONDS)
+    assert ended is not None
+    assert ended.state == "succeeded"
+    assert witness.lines(careful) == {"start": 1, "end": 1}
