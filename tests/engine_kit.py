@@ -14,8 +14,8 @@ from dsfast.engine.master import MasterEngine, MasterSettings
 from dsfast.engine.worker import WorkerEngine
 from dsfast.model import AttemptState, Member, Outcome, RunState, Task, Workflow, canonical
 from dsfast.rows import AttemptRow, Committed
+from dsfast.sim.store import MemoryStore, copy_batch
 from dsfast.wire import commands as cmd
-from tests.simulation.memory import MemoryStore, copy_batch
 
 WALL = 1_750_000_000.0
 CLIENT = "client@1"

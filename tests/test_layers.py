@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "wire": {"_core", "model", "errors"},
     "engine": {"_core", "wire", "templates", *NOUNS},
     "proof": {"engine", *NOUNS},
+    "sim": {"_core", "engine", "wire", "proof", *NOUNS},
     "store": {"rows", *SMALL},
     "registry": {"fatal", *SMALL},
     "tasks": {"templates", "wire", *SMALL},
@@ -137,6 +138,13 @@ def test_chance_and_time_are_handed_in(path: Path) -> None:
             assert node.module != "random", "import the module, so that what is used of it shows"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             assert ast.unparse(node.func) != "random.Random", "a seeded generator is handed in, not made"
+
+
+@pytest.mark.parametrize("path", modules("sim", "proof"), ids=name_of)
+def test_a_simulation_touches_no_machine(path: Path) -> None:
+    """What decides over a world is its seed: files and the real clock are for the command line and the hunt alone."""
+    allowed = {"__main__.py": {"pathlib"}, "hunt.py": {"time"}}.get(path.name, set())
+    assert not ({name.split(".")[0] for name in imported(path)} & PURE_BANS) - allowed
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)

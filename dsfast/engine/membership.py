@@ -45,6 +45,7 @@ def on_link_up(core: Core, e: ev.LinkUp, fx: MasterEffects) -> None:
     worker.linked = True
     worker.limit, worker.hungry, worker.draining = 0, False, False
     _look_out_for(core, worker)
+    _look_at_former_lives(core, worker)
     _adopt(core, worker, core.runs.keys(), fx)
 
 
@@ -108,6 +109,13 @@ def _look_out_for(core: Core, worker: Worker) -> None:
         core.deadlines.set(("absent", worker.id), core.now + core.settings.absent_seconds)
 
 
+def _look_at_former_lives(core: Core, worker: Worker) -> None:
+    """What is bound to them may have waited for nothing but this."""
+    for former in core.dispatcher.workers.values():
+        if former.member.name == worker.member.name and former.absent_since is not None:
+            core.deadlines.set(("absent", former.id), former.absent_since + core.settings.absent_seconds)
+
+
 def on_absent(core: Core, worker_id: str, fx: MasterEffects) -> None:
     """Nobody has seen this worker for long enough to be sure that it has ended what it may not run on with."""
     worker = core.dispatcher.workers.get(worker_id)
@@ -118,7 +126,7 @@ def on_absent(core: Core, worker_id: str, fx: MasterEffects) -> None:
         return
     later = []
     for live in list(worker.live.values()):
-        at = worker.absent_since + _patience(core, live)
+        at = worker.absent_since + _patience(core, worker, live)
         if at - core.now < TICK_SECONDS:
             core.settle(core.runs[live.row.run_id], live, Step.LOSE, GONE, core.wall, fx)
         else:
@@ -141,11 +149,17 @@ def on_bury(core: Core, e: ev.Received, c: cmd.Bury, fx: MasterEffects) -> None:
         _bury(core, worker, "its worker was declared lost", fx)
 
 
-def _patience(core: Core, live: Live) -> float:
-    """How many seconds its worker must be absent before this attempt may be replaced."""
+def _patience(core: Core, worker: Worker, live: Live) -> float:
+    """How many seconds its worker must be absent before this attempt may be replaced.
+
+    What may not be replaced waits for proof of its worker's death, such as another life under its name, which does not
+    begin before nothing of the former runs.
+    """
     policy = core.runs[live.row.run_id].plan.traits[live.row.task].on_disconnect
     if not policy.replace:
-        return math.inf
+        lives = core.dispatcher.workers.values()
+        followed = any(other.linked and other.member.name == worker.member.name for other in lives)
+        return core.settings.absent_seconds if followed else math.inf
     return max(policy.replace_after, (policy.runs_on or 0.0) + core.settings.absent_seconds)
 
 

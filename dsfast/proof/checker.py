@@ -4,7 +4,8 @@ Theory of operation. Events are taken one by one, in the order of time; what wou
 that event, with the run and the task it concerns. So a simulation stops where it went wrong. What can only be said
 at rest (everything accepted has ended, in the state that its tasks earned) is said by `finish`. Where the witnesses
 of a real cluster can be killed before they say that a task has ended (`sees_ends` False), what is not seen is
-assumed to have ended, and the kernel's word (`overlap`) says the rest.
+assumed to have ended, and the kernel's word (`overlap`) says the rest. What a worker runs while it is stopped itself
+is out of everybody's reach (`unfenced`): it may meet its replacement, and that is all that is forgiven.
 """
 
 from __future__ import annotations
@@ -66,11 +67,13 @@ class Attempt:
     ran_on: str | None = None
     started: bool = False
     ended: bool = False
+    unfenced: bool = False  # nobody could end it when it was replaced
     value: str | None = None
 
     @property
     def runs(self) -> bool:
-        return self.started and not self.ended
+        """Whether it runs, and somebody answers for its not meeting another."""
+        return self.started and not self.ended and not self.unfenced
 
     def hold(self, kept: bool, promise: str) -> None:
         """Raise Broken, naming this attempt, unless the promise is kept."""
@@ -114,6 +117,7 @@ class Checker:
         self._rules = {
             "plan": self._plan, "accepted": self._accept, "cancel": self._cancel, "run": self._change_run,
             "attempt": self._change_attempt, "starts": self._start, "ends": self._end, "overlap": self._overlap,
+            "unfenced": self._unfence,
         }  # fmt: skip
 
     def take(self, event: Event) -> None:
@@ -241,7 +245,12 @@ class Checker:
         attempt.ended, attempt.value = True, event.value
 
     def _overlap(self, event: Event) -> None:
-        self._attempt(event).hold(False, "started while another attempt of its task was alive")
+        others = self._run(event.run).of(event.task or 0)
+        excused = any(each.unfenced for each in others)
+        self._attempt(event).hold(excused, "started while another attempt of its task was alive")
+
+    def _unfence(self, event: Event) -> None:
+        self._attempt(event).unfenced = True
 
     # -- at rest ------------------------------------------------------------------------------------------------------
 
@@ -268,7 +277,7 @@ class Checker:
 
     def _finish_attempt(self, attempt: Attempt) -> None:
         attempt.hold(attempt.state is not None and attempt.state.final, f"never ended: {attempt.state}")
-        attempt.hold(not (attempt.runs and self._sees_ends), "runs still")
+        attempt.hold(attempt.ended or not (attempt.started and self._sees_ends), "runs still")
 
     # -- state ---------------------------------------------------------------------------------------------------------
 

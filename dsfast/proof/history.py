@@ -13,6 +13,7 @@ bear witness of themselves, and from the client. The histories of several witnes
 | attempt | store | its row is now this: `state`, `worker`, `value`; `epoch` under which it was written, if known |
 | starts | task | the attempt's process starts on `worker` |
 | ends | task | nothing of the attempt runs any more; `value` is what it came to, None if it was killed or died |
+| unfenced | who stops workers | its worker stands still: nobody can end the process, so it may meet its replacement |
 | overlap | task | its start found another attempt of the same task alive: the kernel's word, no clock is involved |
 """
 
@@ -26,7 +27,7 @@ import msgspec
 
 from dsfast.model import OnFailure, Workflow
 
-Kind = Literal["plan", "accepted", "cancel", "run", "attempt", "starts", "ends", "overlap"]
+Kind = Literal["plan", "accepted", "cancel", "run", "attempt", "starts", "ends", "overlap", "unfenced"]
 
 
 class TaskPlan(msgspec.Struct, frozen=True, omit_defaults=True):

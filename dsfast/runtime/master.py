@@ -21,6 +21,7 @@ from typing import NoReturn
 from dsfast.engine import events as ev
 from dsfast.engine.effects import Claim, MasterEffects
 from dsfast.engine.master import MasterEngine
+from dsfast.engine.turns import amend
 from dsfast.errors import Unavailable
 from dsfast.ids import run_text
 from dsfast.log import log_event
@@ -30,7 +31,6 @@ from dsfast.rows import Batch, Committed, OwnedRun
 from dsfast.runtime.backoff import Backoff
 from dsfast.runtime.inbox import Inbox
 from dsfast.runtime.links import Links
-from dsfast.runtime.turns import amend
 from dsfast.store.base import Store
 from dsfast.wire import commands as cmd
 from dsfast.wire.commands import Command

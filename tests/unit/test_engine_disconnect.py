@@ -90,6 +90,29 @@ def test_what_must_not_run_twice_is_replaced_once_its_worker_is_known_to_be_dead
     assert dispatched(desk.step(ev.PeerDead("w@1"))) == [("v", "t", 2)]
 
 
+def test_another_life_under_its_name_is_proof_that_a_worker_is_dead() -> None:
+    """The master that knew it may be dead itself: who takes over has never seen the former life."""
+    desk = Desk(W)
+    desk.start(flow(task("t", on_disconnect=OnDisconnect(replace=False))))
+    vanish(desk)
+    other = desk.successor(worker("w", boot="2"))
+    assert not dispatched(other.step(after=other.core.settings.absent_seconds - 1))
+    assert dispatched(other.step(after=1.0)) == [("w", "t", 2)]
+
+
+def test_another_life_that_comes_later_is_proof_as_well() -> None:
+    desk = Desk(W)
+    desk.start(flow(task("t", on_disconnect=OnDisconnect(replace=False))))
+    vanish(desk)
+    desk.leave("v")
+    desk.unlink("v")
+    assert not dispatched(desk.step(after=1e5))
+    again = worker("w", boot="2")
+    desk.join(again)
+    desk.link(again)
+    assert dispatched(desk.step(after=0.1)) == [("w", "t", 2)]
+
+
 def test_a_successor_waits_as_long_from_its_takeover() -> None:
     desk = Desk(W)
     run_id = desk.start(flow(task("t", on_disconnect=OnDisconnect(stop_after=60.0))))

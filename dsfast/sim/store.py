@@ -19,7 +19,7 @@ class Witness(Protocol):
 
     def run_changes(self, old: RunRow | None, new: RunRow) -> None: ...
 
-    def attempt_changes(self, old: AttemptRow | None, new: AttemptRow) -> None: ...
+    def attempt_changes(self, old: AttemptRow | None, new: AttemptRow, epoch: int) -> None: ...
 
 
 class MemoryStore:
@@ -44,7 +44,7 @@ class MemoryStore:
                 self._put_run(row)
         for key, attempt in batch.attempts.items():
             if key[0] not in refused:
-                self._put_attempt(key, attempt)
+                self._put_attempt(key, attempt, batch.epochs[key[0]])
         return Committed(frozenset(lost), duplicates)
 
     def _insert(self, batch: Batch) -> tuple[dict[int, int], set[int]]:
@@ -99,10 +99,10 @@ class MemoryStore:
             self.witness.run_changes(self.runs.get(row.id), row)
         self.runs[row.id] = replace(row)
 
-    def _put_attempt(self, key: Attempt, row: AttemptRow) -> None:
+    def _put_attempt(self, key: Attempt, row: AttemptRow, epoch: int) -> None:
         of_run = self.attempts.setdefault(key[0], {})
         if self.witness is not None:
-            self.witness.attempt_changes(of_run.get(key), row)
+            self.witness.attempt_changes(of_run.get(key), row, epoch)
         of_run[key] = replace(row)
 
 

@@ -7,19 +7,21 @@ meanwhile leaves a commit behind that may still be made. Claims and look-ups are
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dsfast.engine import events as ev
 from dsfast.engine.effects import Claim, MasterEffects
 from dsfast.engine.master import MasterEngine, MasterSettings
+from dsfast.engine.turns import amend
 from dsfast.model import Member
+from dsfast.proof.checker import hold
 from dsfast.rows import Batch, Committed, OwnedRun
-from dsfast.runtime.turns import amend
-from tests.simulation.host import Host
-from tests.simulation.memory import copy_batch
+from dsfast.sim.host import Host
+from dsfast.sim.store import copy_batch
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from dsfast.sim.world import World
 
 RETRY_SECONDS = 0.05
 
@@ -31,13 +33,15 @@ class MasterHost(Host):
         super().__init__(world, member)
         self.engine = MasterEngine(member, settings, random.Random(world.rng.getrandbits(32)))
         self.crash_after: int | None = None
+        self.pause_after: tuple[int, float] | None = None  # as crash_after, with the seconds for which it stands still
+        self.strike_commit: Callable[[MasterHost], None] | None = None  # what happens while its next commit travels
         self._next_claim: Claim | None = None
         self._claiming = False
 
     def turn(self) -> None:
         fx = self.engine.step(self.take(), self.now, self.wall)
         self.engine.sanity_check()
-        self.world.checks.master_stepped(self, fx)
+        self.world.checks.master_stepped(self)
         if not fx.batch:
             self._perform(fx, Committed())
             return
@@ -51,20 +55,23 @@ class MasterHost(Host):
 
     def _commit(self, fx: MasterEffects, batch: Batch) -> None:
         self.world.clock.after(self.world.store_latency(), self._arrive, fx, batch)
+        if self.strike_commit is not None:
+            strike, self.strike_commit = self.strike_commit, None
+            self.world.clock.after(self.world.store_latency(), strike, self)
 
     def _arrive(self, fx: MasterEffects, batch: Batch) -> None:
         world = self.world
         if not self.alive and world.rng.random() < 0.5:
             return  # it died before the store had all of it
         if world.store_fails():
-            world.clock.after(RETRY_SECONDS, self._retry, fx, batch)
+            self.after(RETRY_SECONDS, self._retry, fx, batch)
             return
         committed = world.store.commit(batch)
         if world.answer_lost():
             world.story.tell(self.name, "loses", "the answer to its commit")
-            world.clock.after(RETRY_SECONDS, self._retry, fx, batch)
+            self.after(RETRY_SECONDS, self._retry, fx, batch)
             return
-        world.clock.after(world.store_latency(), self._perform, fx, committed)
+        self.after(world.store_latency(), self._perform, fx, committed)
 
     def _retry(self, fx: MasterEffects, batch: Batch) -> None:
         if self.alive:
@@ -75,23 +82,37 @@ class MasterHost(Host):
     def _perform(self, fx: MasterEffects, committed: Committed) -> None:
         if not self.alive:
             return
-        world = self.world
         gone = amend(fx, committed)
         if gone:
             self.put_first(ev.RunsLost(gone))
-        for count, (peer, request_id, command) in enumerate(fx.sends):
+        self._send(fx, 0)
+
+    def _send(self, fx: MasterEffects, first: int) -> None:
+        """Let what the turn says leave, from this send on; its host may fail between any two."""
+        world = self.world
+        for count in range(first, len(fx.sends)):
             if count == self.crash_after and fx.batch:
                 self.flush()
                 world.crash(self)
                 return
+            if self.pause_after is not None and count == self.pause_after[0] and fx.batch:
+                self.flush()
+                world.pause(self, self.pause_after[1])
+                self.pause_after = None
+                self.after(0.0, self._send, fx, count)
+                return
+            peer, request_id, command = fx.sends[count]
             world.checks.master_sends(self, peer, command)
             self.send(peer, request_id, command)
-            world.client.hear(peer, request_id, command, self)
+            world.client.hear(peer, request_id, command)
         self.flush()
+        self._finish(fx)
+
+    def _finish(self, fx: MasterEffects) -> None:
         if fx.claim is not None:
             self._request_claim(fx.claim)
         if fx.lookups:
-            world.clock.after(world.store_latency(), self._look_up, fx.lookups)
+            self.after(self.world.store_latency(), self._look_up, fx.lookups)
         self.rest(fx.wake_at)
 
     def _request_claim(self, claim: Claim) -> None:
@@ -114,10 +135,10 @@ class MasterHost(Host):
         if not world.store_fails():
             runs = world.store.claim(self.member.id, alive, lambda run: run not in mine and claim.share(run))
             if not world.answer_lost():
-                world.clock.after(world.store_latency(), self._claimed, runs)
+                self.after(world.store_latency(), self._claimed, runs)
                 return
         alive -= {self.member.id}  # the failed try may have taken runs without our learning of it
-        world.clock.after(RETRY_SECONDS, self._claim, claim, alive)
+        self.after(RETRY_SECONDS, self._claim, claim, alive)
 
     def _claimed(self, runs: list[OwnedRun]) -> None:
         if runs:
@@ -130,7 +151,7 @@ class MasterHost(Host):
             row = self.world.store.runs.get(run_id)
             if row is None or row.state.final:
                 ended[run_id] = 0 if row is None else row.epoch
-        self.world.clock.after(self.world.store_latency(), self.put, ev.RunsEnded(strays, ended))
+        self.after(self.world.store_latency(), self.put, ev.RunsEnded(strays, ended))
 
     # -- members ------------------------------------------------------------------------------------------------
 
@@ -142,3 +163,20 @@ class MasterHost(Host):
             if member.role == "worker" or (member.role == "master" and member.id > self.member.id):
                 self.world.network.dial(self, member)
         self.put(ev.Members(members))
+
+    def nothing_left(self) -> None:
+        """See Host.nothing_left."""
+        core = self.engine.core
+        hold(not core.runs, f"{self.name} still has runs {list(core.runs)}", next(iter(core.runs), None))
+        workers = core.dispatcher.workers.values()
+        left = {
+            "starts": core.starts,
+            "refusals": core.dispatcher.refusals,
+            "deadlines": len(core.deadlines),
+            "queues": [group.name for group in core.dispatcher.groups.values() if group.queue],
+            "live": [worker.id for worker in workers if worker.live],
+            "adopting": [worker.id for worker in workers if worker.adopting],
+            "gone": [worker.id for worker in workers if not worker.linked],
+        }
+        kept = {name: what for name, what in left.items() if what}
+        hold(not kept, f"{self.name} keeps {kept}")

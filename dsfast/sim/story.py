@@ -7,7 +7,7 @@ from typing import Any
 
 from dsfast.engine import events as ev
 from dsfast.rows import AttemptRow, RunRow
-from tests.simulation.clock import Clock
+from dsfast.sim.clock import Clock
 
 LINES_TOLD = 400  # of the tale of a failure: the last ones matter
 _BY_KEY = (ev.AttemptStarted, ev.AttemptEnded, ev.AttemptRefused)

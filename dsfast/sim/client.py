@@ -10,8 +10,7 @@ from dsfast.wire import commands as cmd
 from dsfast.wire.codec import decode, encode
 
 if TYPE_CHECKING:
-    from tests.simulation.master_host import MasterHost
-    from tests.simulation.world import World
+    from dsfast.sim.world import World
 
 CLIENT = "client@1"
 PATIENCE_SECONDS = 5.0  # without an answer for so long a client asks another master
@@ -25,9 +24,6 @@ class Client:
         self._requests: dict[int, cmd.Command] = {}  # not answered yet
         self._count = 0
         self._next_try: dict[int, int] = {}  # request -> number of the one try that is due; a failure brings it forward
-        self.accepted: dict[str, int] = {}  # idempotency key -> run
-        self.anonymous = 0  # runs accepted without a key
-        self.unwanted: set[int] = set()  # runs that a cancel was asked for
 
     def submit(self, workflow: Workflow, key: str | None) -> None:
         """Submit a workflow; with a key until it is accepted, and sometimes twice."""
@@ -37,7 +33,7 @@ class Client:
 
     def cancel(self, run_id: int) -> None:
         """Cancel a run at whoever owns it, until that is done or the run has ended."""
-        self.unwanted.add(run_id)
+        self._world.checks.cancel_asked(run_id)
         self._ask(cmd.Cancel(run_id, "changed my mind", self._world.rng.choice((None, 0.0, 3.0))))
 
     def explain(self, run_id: int) -> None:
@@ -45,7 +41,7 @@ class Client:
         for master in self._world.masters():
             master.put(Received(CLIENT, 0, cmd.Explain(run_id)))
 
-    def hear(self, peer: str, request_id: int, command: cmd.Command, master: MasterHost) -> None:
+    def hear(self, peer: str, request_id: int, command: cmd.Command) -> None:
         """An answer, if it is for us."""
         if peer != CLIENT:
             return
@@ -60,18 +56,11 @@ class Client:
         del self._requests[request_id]
         match asked, answer:
             case cmd.Submit(), cmd.Submitted():
-                self._accept(asked, answer)
+                self._world.checks.accepted(answer.run_id, asked.idempotency_key)
             case cmd.Cancel(), cmd.Done():
                 assert asked.run_id == answer.run_id
             case _:
                 raise AssertionError(f"{asked} was answered with {answer}")
-
-    def _accept(self, asked: cmd.Submit, answer: cmd.Submitted) -> None:
-        if asked.idempotency_key is None:
-            self.anonymous += 1
-            return
-        known = self.accepted.setdefault(asked.idempotency_key, answer.run_id)
-        assert known == answer.run_id, f"one key, two runs: {known} and {answer.run_id}"
 
     def _ask(self, command: cmd.Command) -> None:
         self._count += 1

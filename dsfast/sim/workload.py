@@ -7,9 +7,11 @@ from functools import lru_cache
 
 import msgspec
 
-from dsfast.model import OnFailure, Priority, Retry, Task, Workflow
+from dsfast.model import OnDisconnect, OnFailure, Priority, Retry, Task, Workflow
 from dsfast.wire.commands import TaskSpec
 
+SECONDS_MORE = 1.25  # times longer than it should a task may take, by its machine and by its clock
+ON_DISCONNECT = (OnDisconnect(stop_after=20.0), OnDisconnect(replace_after=30.0), OnDisconnect(replace=False))
 GROUPS = ("default", "default", "default", "gpu", "both")
 
 
@@ -21,7 +23,6 @@ class Behaviour(msgspec.Struct, frozen=True):
     stubborn: bool = False
     outputs: bool = False
     reads: str = ""  # a template, so that the outputs of other tasks are handed to it
-    timeout: float | None = None
 
 
 class _Config(msgspec.Struct):
@@ -29,9 +30,15 @@ class _Config(msgspec.Struct):
 
 
 @lru_cache(maxsize=4096)
+def spec_of(spec: bytes) -> TaskSpec:
+    """What a worker is sent of a task."""
+    return msgspec.json.decode(spec, type=TaskSpec)
+
+
+@lru_cache(maxsize=4096)
 def behaviour_of(spec: bytes) -> Behaviour:
-    """The behaviour in the spec that a worker is sent."""
-    return msgspec.json.decode(msgspec.json.decode(spec, type=TaskSpec).config, type=_Config).behaviour
+    """The behaviour in it."""
+    return msgspec.json.decode(spec_of(spec).config, type=_Config).behaviour
 
 
 def behaviour(task: Task) -> Behaviour:
@@ -67,7 +74,6 @@ def _random_task(rng: random.Random, name: str, needs: tuple[str, ...], calm: bo
         stubborn=rng.random() < 0.1,
         outputs=rng.random() < 0.3,
         reads=f"{{{{ tasks.{rng.choice(needs)}.value }}}}" if needs and rng.random() < 0.3 else "",
-        timeout=timeout,
     )
     return Task(
         name=name,
@@ -80,4 +86,11 @@ def _random_task(rng: random.Random, name: str, needs: tuple[str, ...], calm: bo
         priority=rng.choice(list(Priority)),
         group=rng.choice(GROUPS),
         enabled=rng.random() > 0.08,
+        on_disconnect=rng.choice(ON_DISCONNECT) if rng.random() < 0.2 else None,
     )
+
+
+def hopeless(timeout: float | None, acts: Behaviour, retries: int) -> bool:
+    """Whether the task may fail for good by its own doing."""
+    slow = timeout is not None and acts.seconds * SECONDS_MORE >= timeout
+    return slow or acts.fails > retries
