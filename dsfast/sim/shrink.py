@@ -6,17 +6,16 @@ What counts is that the same promise is broken; which task it concerns, and when
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from dsfast.sim.world import Failure, World
 
-TRIES_MAX = 400  # worlds; a plan of eighty items needs half of them
+CALLS_MAX = 2_000_000  # made in all worlds that are tried: half a minute
 
 
-def failure_of(seed: int, profile: str, keep: Sequence[int] | None = None) -> Failure | None:
+def failure_of(world: World) -> Failure | None:
     """What goes wrong in this world, if anything does."""
     try:
-        World(seed, profile, keep).run()
+        world.run()
     except Failure as failure:
         return failure
     return None
@@ -30,12 +29,13 @@ def kind_of(failure: Failure) -> str:
 def shrink(seed: int, profile: str, failure: Failure) -> tuple[list[int], Failure]:
     """The places in the plan of the items that it takes to fail in this way, and the failure that they lead to."""
     keep = list(range(len(World(seed, profile).plan)))
-    tries, step = 0, max(len(keep) // 2, 1)
-    while tries < TRIES_MAX:
+    calls, step = 0, max(len(keep) // 2, 1)
+    while calls < CALLS_MAX:
         for begin in range(0, len(keep), step):
-            tries += 1
             rest = keep[:begin] + keep[begin + step :]
-            found = failure_of(seed, profile, rest)
+            world = World(seed, profile, rest)
+            found = failure_of(world)
+            calls += world.clock.calls
             if found is not None and kind_of(found) == kind_of(failure):
                 keep, failure = rest, found
                 break
