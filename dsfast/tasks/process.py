@@ -27,6 +27,8 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 from dsfast.failpoint import reach
 from dsfast.tasks import proc
@@ -39,6 +41,7 @@ RETRY_SECONDS = 0.05  # when there is no descriptor left to watch a dying proces
 SHORTAGES = frozenset(
     {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 )
+OOM_SCORE_ADDED = 300  # the kernel, short of memory, takes a task for this many thousandths larger than its worker
 STATUS_LOST = 255  # other code of this program has reaped our child, and its exit code with it
 
 ExitStatus = int  # an exit code, or minus the number of the signal that ended it
@@ -227,9 +230,25 @@ def start_process(
         if fd >= 0:
             os.close(fd)
         raise shortage(error) from error
+    _offer_to_oom_killer(pid)
     process.working_since = since  # before its own start, so that nothing it starts can be older
     _children.mains[pid] = process
     return process
+
+
+def _offer_to_oom_killer(pid: int) -> None:
+    """Have the kernel end a task rather than its worker, and all other tasks with it."""
+    with suppress(OSError):
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"%d" % min(_own_oom_score() + OOM_SCORE_ADDED, 1000))
+        finally:
+            os.close(fd)
+
+
+@cache
+def _own_oom_score() -> int:
+    return int(Path("/proc/self/oom_score_adj").read_text())
 
 
 def shortage(error: OSError) -> Exception:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -68,6 +70,22 @@ async def test_a_join_is_seen_by_others_and_by_oneself(cluster: Cluster) -> None
     await registry.join(worker("w"))
     await other.until_ids("w@1")
     await own.until_ids("w@1")
+
+
+async def test_it_says_until_when_others_see_us_for_sure(cluster: Cluster) -> None:
+    registry, own = await cluster.start(session=SHORT)
+    assert registry.listed_until == -math.inf
+    await registry.join(worker("w"))
+    assert registry.listed_until > time.monotonic()
+    await cluster.ground.suspend(registry)
+    await own.until_session(S)
+    await cluster.ground.outlast(registry, own)
+    assert registry.listed_until < time.monotonic()
+    await cluster.ground.resume(registry)
+    await own.until_session(C)
+    assert registry.listed_until > time.monotonic()
+    await registry.leave()
+    assert registry.listed_until == -math.inf
 
 
 async def test_ids_are_sorted(cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,3 +144,22 @@ def test_a_worker_that_may_run_on_for_good_is_waited_for_while_it_is_stopped(sma
     assert ended is not None
     assert ended.state == "succeeded"
     assert witness.lines(careful) == {"start": 1, "end": 1}
+
+
+def test_a_worker_without_descriptors_gives_tasks_back_and_fails_none(small: Cluster, tmp_path: Path) -> None:
+    witness = Witness(tmp_path)
+    small.start_worker("w1")
+    with small.client() as client:
+        small.until(lambda: len(client.workers()) == 1)
+        daemon = small.pids("w1")[-1]
+        _, hard = resource.prlimit(daemon, resource.RLIMIT_NOFILE)
+        resource.prlimit(daemon, resource.RLIMIT_NOFILE, (3, hard))
+        run = submit(client, witness.task("t", "go"))
+        small.until(lambda: "start_refused" in (tmp_path / "w1.log").read_text())
+        resource.prlimit(daemon, resource.RLIMIT_NOFILE, (hard, hard))
+        small.until(lambda: witness.lines(run)["start"] == 1)
+        witness.open("go")
+        ended = client.wait(run, READY_SECONDS)
+    assert ended is not None
+    assert ended.state == "succeeded"
+    assert witness.lines(run) == {"start": 1, "end": 1}

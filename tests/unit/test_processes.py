@@ -310,6 +310,22 @@ def test_a_working_directory_that_does_not_exist_fails_the_attempt(runner: async
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.log"]
 
 
+def oom_score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+def test_the_kernel_ends_a_task_rather_than_its_worker(runner: asyncio.Runner, tmp_path: Path) -> None:
+    async def scores() -> tuple[int, int]:
+        execution, outcome = start("shell", make_job("shell", tmp_path, script="sleep 1000"))
+        task = oom_score(min(carrying(1)))
+        execution.kill(0, "")
+        await outcome
+        return task, oom_score(os.getpid())
+
+    task, own = runner.run(scores())
+    assert task > own or task == own == 1000
+
+
 def test_a_shortage_of_ours_is_not_the_tasks_failure(runner: asyncio.Runner, tmp_path: Path) -> None:
     runner.run(run("shell", make_job("shell", tmp_path, script=":")))  # so that everything is loaded
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
