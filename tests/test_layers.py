@@ -62,7 +62,7 @@ HOMES = {
     "sqlalchemy": {"store", "registry"},
     "alembic": {"store"},
     "asyncpg": {"store", "registry"},
-    "pymysql": {"store"},
+    "pymysql": {"store", "registry"},
     "kazoo": {"registry"},
     "starlette": {"api"},
     "uvicorn": {"api"},

@@ -1,4 +1,4 @@
-"""The four registries as the contract suite drives them: how to open one, and how to take its contact away."""
+"""The five registries as the contract suite drives them: how to open one, and how to take its contact away."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import msgspec
 from dsfast.model import Member
 from dsfast.registry import Registry, Session, open_registry
 from dsfast.registry.memory import MemoryHub, MemoryRegistry
+from tests.servers.mysql import MySqlServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import Proxy
 
@@ -81,6 +82,17 @@ def shared_database(server: PostgresServer) -> str:
 def postgres_ground(server: PostgresServer) -> ServedGround:
     """A cluster of its own in the shared database."""
     return ServedGround(shared_database(server), server.port, f"test-{uuid4().hex}")
+
+
+@cache
+def shared_mysql(server: MySqlServer) -> str:
+    """One database for the suite."""
+    return server.new_database()
+
+
+def mysql_ground(server: MySqlServer) -> ServedGround:
+    """A cluster of its own in the shared database."""
+    return ServedGround(shared_mysql(server), server.port, f"test-{uuid4().hex}")
 
 
 class MemoryGround:

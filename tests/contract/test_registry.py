@@ -1,4 +1,4 @@
-"""One suite for every registry: memory, leases in SQLite and PostgreSQL, ZooKeeper."""
+"""One suite for every registry: memory, leases in SQLite, PostgreSQL and MySQL, ZooKeeper."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from tests.contract.registries import (
     Seen,
     ServedGround,
     SqliteGround,
+    mysql_ground,
     postgres_ground,
     worker,
 )
@@ -34,14 +35,16 @@ LONG = 4.0  # a session that must survive an outage a test makes
 C, S, L = Session.CONNECTED, Session.SUSPENDED, Session.LOST
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres", "zookeeper"])
+@pytest.fixture(params=["memory", "sqlite", "postgres", "mysql", "zookeeper"])
 def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Ground:
     if request.param == "memory":
         return MemoryGround()
     if request.param == "sqlite":
         return SqliteGround(tmp_path / "members.db")
     server = request.getfixturevalue(f"{request.param}_server")
-    return postgres_ground(server) if request.param == "postgres" else ServedGround(server.new_url(), server.port)
+    grounds = {"postgres": postgres_ground, "mysql": mysql_ground}
+    make = grounds.get(request.param)
+    return make(server) if make is not None else ServedGround(server.new_url(), server.port)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -11,38 +12,57 @@ import pytest
 
 from dsfast.errors import Unavailable, UsageError
 from dsfast.registry import Session, open_registry
-from tests.contract.registries import Cluster, Ground, MemoryGround, ServedGround, SqliteGround, postgres_ground, worker
+from tests.contract.registries import (
+    Cluster,
+    Ground,
+    MemoryGround,
+    ServedGround,
+    SqliteGround,
+    mysql_ground,
+    postgres_ground,
+    worker,
+)
+from tests.servers.mysql import MySqlServer
 from tests.servers.postgres import PostgresServer
 
 C, S, L = Session.CONNECTED, Session.SUSPENDED, Session.LOST
 
 
+Servers = tuple[PostgresServer, MySqlServer]
+NEVER = {"sqlite": "0, 1e12", "postgresql": "'infinity'", "mysql": "'9999-12-31'"}
+
+
 class Table:
     """The members' table as an administrator has it, in either database."""
 
-    def __init__(self, cluster: Cluster, server: PostgresServer) -> None:
-        self._ground, self._server = cluster.ground, server
+    def __init__(self, cluster: Cluster, servers: Servers) -> None:
+        self._ground, self._servers = cluster.ground, servers
 
     async def sql(self, statement: str) -> str:
         if isinstance(self._ground, SqliteGround):
             return str(self._ground.sql(statement))
         assert isinstance(self._ground, ServedGround)
-        return await asyncio.to_thread(self._server.sql, statement, self._ground.url.rpartition("/")[2])
+        postgres, mysql = self._servers
+        if self._ground.url.startswith("mysql"):
+            return str(await asyncio.to_thread(mysql.sql, statement, self._ground.url))
+        return await asyncio.to_thread(postgres.sql, statement, self._ground.url.rpartition("/")[2])
 
     async def put(self, body: str) -> None:
         assert not isinstance(self._ground, MemoryGround)
-        never = "0, 1e12" if isinstance(self._ground, SqliteGround) else "'infinity'"
+        never = NEVER[self._ground.url.partition(":")[0]]
         row = f"'{self._ground.cluster}', '{hash(body)}', '', '', '', '{body}', {never}"
         await self.sql(f"INSERT INTO dsfast_members VALUES ({row})")
 
 
 @pytest.fixture
 async def cluster(
-    request: pytest.FixtureRequest, postgres_server: PostgresServer, tmp_path: Path
+    request: pytest.FixtureRequest, postgres_server: PostgresServer, mysql_server: MySqlServer, tmp_path: Path
 ) -> AsyncIterator[Cluster]:
     grounds: dict[str, Callable[[], Ground]] = {
         "sqlite": lambda: SqliteGround(tmp_path / "members.db"),
         "postgres": lambda: postgres_ground(postgres_server),
+        "mysql": lambda: mysql_ground(mysql_server),
+        "empty mysql": lambda: ServedGround(mysql_server.new_database(), mysql_server.port),
         "empty postgres": lambda: ServedGround(postgres_server.new_database(), postgres_server.port),
     }
     cluster = Cluster(grounds[request.param]())
@@ -51,17 +71,17 @@ async def cluster(
 
 
 @pytest.fixture
-def table(cluster: Cluster, postgres_server: PostgresServer) -> Table:
-    return Table(cluster, postgres_server)
+def table(cluster: Cluster, postgres_server: PostgresServer, mysql_server: MySqlServer) -> Table:
+    return Table(cluster, (postgres_server, mysql_server))
 
 
-both = pytest.mark.parametrize("cluster", ["sqlite", "postgres"], indirect=True)
-both_empty = pytest.mark.parametrize("cluster", ["sqlite", "empty postgres"], indirect=True)
+every = pytest.mark.parametrize("cluster", ["sqlite", "postgres", "mysql"], indirect=True)
+every_empty = pytest.mark.parametrize("cluster", ["sqlite", "empty postgres", "empty mysql"], indirect=True)
 only_postgres = pytest.mark.parametrize("cluster", ["postgres"], indirect=True)
 only_sqlite = pytest.mark.parametrize("cluster", ["sqlite"], indirect=True)
 
 
-@both
+@every
 async def test_a_row_that_an_administrator_deletes_comes_back(cluster: Cluster, table: Table) -> None:
     registry, own = await cluster.start(session=3.0)
     await registry.join(worker("w"))
@@ -70,7 +90,7 @@ async def test_a_row_that_an_administrator_deletes_comes_back(cluster: Cluster, 
     assert "w@1" in await table.sql("SELECT id FROM dsfast_members")
 
 
-@both_empty
+@every_empty
 async def test_a_dropped_table_is_made_again(cluster: Cluster, table: Table) -> None:
     registry, own = await cluster.start(session=3.0)
     await registry.join(worker("w"))
@@ -79,7 +99,7 @@ async def test_a_dropped_table_is_made_again(cluster: Cluster, table: Table) -> 
     await own.until_ids("w@1")
 
 
-@both
+@every
 async def test_rows_that_are_no_members_are_ignored_and_named_once(
     cluster: Cluster, table: Table, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -92,7 +112,7 @@ async def test_rows_that_are_no_members_are_ignored_and_named_once(
     assert [record.name for record in caplog.records if "foreign" in record.message] == ["dsfast.registry"] * 3
 
 
-@both
+@every
 async def test_clusters_in_one_table_do_not_see_each_other(cluster: Cluster) -> None:
     assert not isinstance(cluster.ground, MemoryGround)
     registry, own = await cluster.start()
@@ -104,7 +124,7 @@ async def test_clusters_in_one_table_do_not_see_each_other(cluster: Cluster) -> 
     await theirs.until_ids("x@1")
 
 
-@both_empty
+@every_empty
 async def test_many_start_at_once_on_an_empty_database_and_half_of_them_vanish(cluster: Cluster) -> None:
     started = await asyncio.gather(*(cluster.start(session=2.0) for _ in range(8)))
     await asyncio.gather(*(registry.join(worker(f"w{n}")) for n, (registry, _) in enumerate(started)))
@@ -232,3 +252,46 @@ async def test_a_file_that_cannot_be_one_is_refused_at_once(cluster: Cluster, tm
         registry = open_registry(f"sqlite:///{path}", cluster="test", session_seconds=5.0)
         with pytest.raises(UsageError, match=f"the registry's SQLite file {path} cannot be used"):
             await registry.start(print, print)
+
+
+@pytest.mark.parametrize("cluster", ["mysql"], indirect=True)
+async def test_a_restart_of_mysql_loses_nobody(cluster: Cluster, mysql_server: MySqlServer) -> None:
+    registry, own = await cluster.start(session=30)
+    _, other = await cluster.start(session=30)
+    await registry.join(worker("w"))
+    await other.until_ids("w@1")
+    mysql_server.stop(immediate=True)
+    try:
+        await own.until_session(S)
+        await other.until_session(S)
+    finally:
+        mysql_server.start()
+    await own.until_session(C)
+    await other.until_session(C)
+    assert own.sessions == other.sessions == [C, S, C]
+    assert () not in other.views[1:]
+
+
+@pytest.mark.parametrize("cluster", ["mysql"], indirect=True)
+async def test_killed_connections_to_mysql_are_made_again_unnoticed(cluster: Cluster, table: Table) -> None:
+    registry, own = await cluster.start(session=30)
+    await registry.join(worker("w"))
+    await own.until_ids("w@1")
+    connections = await table.sql("SELECT group_concat(id) FROM information_schema.processlist WHERE command = 'Sleep'")
+    for number in connections.strip("(),'").split(","):
+        with suppress(Exception):  # one of them is ours
+            await table.sql(f"KILL {number}")
+    await registry.join(worker("w", weight=7))
+    await own.until(lambda: [member.weight for member in own.views[-1]] == [7])
+    assert own.sessions == [C]
+
+
+async def test_a_mysql_that_refuses_is_a_sentence_without_the_password(mysql_server: MySqlServer) -> None:
+    for url, said in (
+        (mysql_server.url("mysql", password="hush"), "Access denied"),
+        (mysql_server.url("nothing_here"), "Unknown database"),
+    ):
+        registry = open_registry(url, cluster="c", session_seconds=5.0)
+        with pytest.raises(UsageError, match=said) as caught:
+            await registry.start(lambda _: None, lambda _: None)
+        assert "hush" not in str(caught.value)

@@ -27,6 +27,8 @@ PASSWORD = "open-sesame"
         "postgresql+asyncpg://dsfast@db.example/dsfast",
         "database+postgresql://dsfast:secret@db.example:5433/dsfast?session=20",
         "zookeeper://zk1:2181,zk2:2181,zk3:2181/production?session=10",
+        "mysql://dsfast:secret@db.example:3307/dsfast?session=20",
+        "database+mariadb://dsfast@[::1]/dsfast?ssl_ca=/etc/ca.pem",
         "zookeeper://zk1",
         "zk://[::1]:2181",
     ],
@@ -41,8 +43,9 @@ def test_what_is_accepted(url: str) -> None:
         ("memory", "works inside one process only"),
         ("memory://", "works inside one process only"),
         ("database", r"needs an address, as in database\+postgresql://"),
-        ("mysql://db/dsfast", "members cannot be listed in MySQL"),
-        ("database+mariadb://db/dsfast", "members cannot be listed in MySQL"),
+        ("mysql://db", "'db' is not usable"),
+        ("mysql://db:port/dsfast", "'db:port/dsfast' is not usable"),
+        ("mysql://db/dsfast?local_infile=1", "has no option local_infile; it has: session, ssl_ca"),
         ("oracle://db/dsfast", "no registry of the kind 'oracle'"),
         ("", "no registry of the kind ''"),
         ("/var/lib/members.db", "no registry of the kind"),
@@ -90,7 +93,8 @@ def test_a_clusters_name_is_part_of_paths(cluster: str) -> None:
         f"zookeeper://anna:{PASSWORD}@zk1?timeout=3",
         f"zookeeper://anna:{PASSWORD}@zk1?tls=maybe",
         f"postgresql://anna:{PASSWORD}@db.example",
-        f"mysql://anna:{PASSWORD}@db.example/dsfast",
+        f"mysql://anna:{PASSWORD}@db.example:port/dsfast",
+        f"oracle://anna:{PASSWORD}@db.example/dsfast",
     ],
 )
 def test_no_sentence_shows_a_password(url: str) -> None:
@@ -117,7 +121,7 @@ def test_any_text_is_a_registry_or_a_sentence(text: str) -> None:
         open_registry(text, cluster="c", session_seconds=10)
 
 
-@given(st.sampled_from(["zookeeper", "sqlite", "postgresql"]), st.text(max_size=60))
+@given(st.sampled_from(["zookeeper", "sqlite", "postgresql", "mysql"]), st.text(max_size=60))
 def test_any_address_is_a_registry_or_a_sentence(kind: str, address: str) -> None:
     with suppress(UsageError):
         open_registry(f"{kind}://{address}", cluster="c", session_seconds=10)
