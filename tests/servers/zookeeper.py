@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,8 @@ from kazoo.client import KazooClient
 
 from dsfast.chaos import zookeeper
 from dsfast.chaos.zookeeper import START_SECONDS_MAX, free_port
+
+COUNTED = "4lw.commands.whitelist=ruok,srvr,dump,cons\n"  # cons: for `received`
 
 __all__ = ["ZooKeeperServer", "free_port", "zookeeper_server", "zookeeper_url"]
 
@@ -22,11 +25,16 @@ class ZooKeeperServer(zookeeper.ZooKeeperServer):
         client.start(timeout=START_SECONDS_MAX)
         return client
 
+    def received(self) -> dict[str, int]:
+        """How many packets each session's connection has sent so far, pings included."""
+        answer = self._ask(b"cons").decode()
+        return {sid: int(packets) for packets, sid in re.findall(r"recved=(\d+),.*?sid=(0x[0-9a-f]+)", answer)}
+
 
 @pytest.fixture(scope="session")
 def zookeeper_server() -> Iterator[ZooKeeperServer]:
     """The session's ZooKeeper. A test that stops it starts it again."""
-    server = ZooKeeperServer()
+    server = ZooKeeperServer(COUNTED)
     yield server
     server.close()
 
