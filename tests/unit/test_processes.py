@@ -19,7 +19,7 @@ from dsfast.ids import run_text
 from dsfast.model import AttemptState, Outcome
 from dsfast.tasks import proc
 from dsfast.tasks.base import StartFailed
-from tests.attempts import DEADLINE_SECONDS, RUN, carrying, exists, make_job, read_fifo, run, start
+from tests.attempts import DEADLINE_SECONDS, RUN, carrying, exists, make_job, read_fifo, run, start, until
 
 Run = Callable[[Awaitable[Outcome]], Outcome]
 
@@ -317,6 +317,7 @@ def oom_score(pid: int) -> int:
 def test_the_kernel_ends_a_task_rather_than_its_worker(runner: asyncio.Runner, tmp_path: Path) -> None:
     async def scores() -> tuple[int, int]:
         execution, outcome = start("shell", make_job("shell", tmp_path, script="sleep 1000"))
+        await until(lambda: carrying(1) != [])  # its environment is there a moment after itself
         task = oom_score(min(carrying(1)))
         execution.kill(0, "")
         await outcome
