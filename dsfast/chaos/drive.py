@@ -25,12 +25,12 @@ from dsfast.chaos.load import Load
 from dsfast.chaos.network import Loopback, Network, best_network
 from dsfast.chaos.plan import Cast, Fault, check_kinds, make_plan
 from dsfast.chaos.postgres import PostgresServer
-from dsfast.chaos.stage import Stage
+from dsfast.chaos.stage import TASKS, Stage
 from dsfast.chaos.story import keep_evidence, tell
 from dsfast.chaos.vitals import Vitals
 from dsfast.chaos.witness import Witness, marked_processes
 from dsfast.chaos.zookeeper import Ensemble
-from dsfast.errors import Unavailable
+from dsfast.errors import Problem, Unavailable, UsageError
 
 TICK_SECONDS = 0.05
 PROGRESS_SECONDS = 10.0
@@ -83,11 +83,13 @@ def run_chaos(order: Order, say: Say) -> Verdict:
     """
     folder = order.folder or Path(tempfile.mkdtemp(prefix="dsfast-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise UsageError(Problem(f"{folder} is not empty", hint="chaos keeps what it sees there: name another"))
     say(f"seed {order.seed}, folder {folder}")
     found = True  # until shown otherwise: whatever goes wrong in here, what was seen stays
     try:
         with _interruptible(), _staged(order, folder, say) as stage:
-            witness = Witness(folder / "tasks")
+            witness = Witness(folder / TASKS)
             stage.journal.install()
             try:
                 verdict = _perform(order, stage, witness, say)

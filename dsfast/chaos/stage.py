@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
@@ -19,11 +20,14 @@ from dsfast.chaos.journal import Journal
 from dsfast.chaos.network import Network
 from dsfast.chaos.plan import Cast
 from dsfast.chaos.postgres import PostgresServer
+from dsfast.chaos.witness import marked_processes
 from dsfast.chaos.zookeeper import Ensemble
 from dsfast.errors import Unavailable
 
 RESPAWN_SECONDS = 0.2  # before a daemon is started again: its port may be held by what is left of its former life
-END_SECONDS = 20.0  # for what has lost its parent to end
+START_SECONDS = 180.0  # three here, for everything; a machine that is busy otherwise may take fifty
+END_SECONDS = 20.0  # for guardians to end what is below them
+TASKS = "tasks"  # where tasks bear witness, below the cluster's folder
 
 
 @dataclass(slots=True)
@@ -48,7 +52,8 @@ class Stage:
         for name in (*self.cast.masters, *self.cast.workers, "api"):
             self._start(name)
         try:
-            self.cluster.until(lambda: self.cluster.complete(len(self.cast.masters), len(self.cast.workers)))
+            everybody = len(self.cast.masters), len(self.cast.workers)
+            self.cluster.until(lambda: self.cluster.complete(*everybody), START_SECONDS)
         except AssertionError as error:
             raise Unavailable(f"the cluster did not come up:\n{error}") from None
 
@@ -91,22 +96,24 @@ class Stage:
         """End every process and remove every address; safe to call at any time."""
         self.strike(list(self.paused), signal.SIGCONT)
         try:
-            self.cluster.stop()
-            self._end_strays()
+            self._end_daemons()
         finally:
             for server in (self.registry, self.store):
                 if server is not None:
                     server.close()
             self.network.close()
 
-    def _end_strays(self) -> None:
-        """Daemons whose guardian was killed are nobody's children any more: end those that do not end by themselves."""
-        deadline = time.monotonic() + END_SECONDS
-        while (left := processes_of(self.cluster.folder)) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        for pid in left:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    def _end_daemons(self) -> None:
+        """All at once and without asking; guardians end the tasks, and what has lost its guardian is ended here."""
+        for name in self.cluster.daemons:
+            self.strike(self.cluster.pids(name)[-1:], signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            for process in self.cluster.daemons.values():
+                process.wait(END_SECONDS)
+        self.strike(processes_of(self.cluster.folder), signal.SIGKILL)
+        self.strike([pid for pid, _ in marked_processes(self.cluster.folder / TASKS)], signal.SIGKILL)
+        for process in self.cluster.daemons.values():
+            process.wait()
 
 
 def processes_of(folder: Path) -> list[int]:

@@ -88,7 +88,7 @@ class Worker:
             for event in events:
                 self.inbox.put(event)
         self.links.flush()
-        self._idle = fx.idle
+        self._idle = self._idle or fx.idle  # it may have waited for long enough
         return fx.wake_at
 
     def _perform(self, fx: WorkerEffects) -> None:
