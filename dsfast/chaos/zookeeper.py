@@ -153,6 +153,11 @@ class ZooKeeperServer:
         while (answer := self._ask(requests)) == b"" or struct.unpack_from(">iii", answer)[2] > 0:
             assert time.monotonic() < deadline, f"the session {number:#x} does not end"
 
+    @property
+    def leads(self) -> bool:
+        """Whether it is the leader of an ensemble."""
+        return b"Mode: leader" in self._ask(b"srvr")
+
     def sessions(self, part: str) -> list[tuple[int, bytes]]:
         """(id, password) of the sessions that own a node whose path has this part; only a leader knows them."""
         owners = re.split(r"(?m)^(0x[0-9a-f]+):$", self._ask(b"dump").decode())
@@ -178,14 +183,14 @@ class ZooKeeperServer:
 class Ensemble:
     """Servers that agree by majority; `places` are (host, enter) of each, where faults are to reach them apart."""
 
-    def __init__(self, places: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    def __init__(self, places: Sequence[tuple[str, tuple[str, ...]]], java_options: tuple[str, ...] = ()) -> None:
         peers = [(host, free_port(), free_port()) for host, _ in places]
         lines = [f"server.{n}={host}:{one}:{two}" for n, (host, one, two) in enumerate(peers, 1)]
         config = "".join(f"{line}\n" for line in lines)
         self.servers: list[ZooKeeperServer] = []
         try:
             for number, (host, enter) in enumerate(places, 1):
-                self.servers.append(ZooKeeperServer(config, host=host, enter=enter, number=number))
+                self.servers.append(ZooKeeperServer(config, java_options, host=host, enter=enter, number=number))
             for server in self.servers:
                 server.wait()
         except BaseException:

@@ -9,11 +9,11 @@ import pytest
 from kazoo.client import KazooClient
 
 from dsfast.chaos import zookeeper
-from dsfast.chaos.zookeeper import START_SECONDS_MAX, free_port
+from dsfast.chaos.zookeeper import LOOPBACK, START_SECONDS_MAX, Ensemble, free_port
 
 COUNTED = "4lw.commands.whitelist=ruok,srvr,dump,cons\n"  # cons: for `received`
 
-__all__ = ["ZooKeeperServer", "free_port", "zookeeper_server", "zookeeper_url"]
+__all__ = ["ZooKeeperServer", "free_port", "zookeeper_ensemble", "zookeeper_server", "zookeeper_url"]
 
 
 class ZooKeeperServer(zookeeper.ZooKeeperServer):
@@ -37,6 +37,14 @@ def zookeeper_server() -> Iterator[ZooKeeperServer]:
     server = ZooKeeperServer(COUNTED)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+def zookeeper_ensemble() -> Iterator[Ensemble]:
+    """Three servers, of which one without the others serves readers only. A test that stops some starts them again."""
+    ensemble = Ensemble([(LOOPBACK, ())] * 3, ("-Dreadonlymode.enabled=true",))
+    yield ensemble
+    ensemble.close()
 
 
 @pytest.fixture
