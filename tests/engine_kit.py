@@ -42,7 +42,7 @@ class Desk:
     """A master engine, a store, and time that passes only when told."""
 
     def __init__(self, *workers: Member, name: str = "m", store: MemoryStore | None = None, **settings: Any) -> None:
-        settings.setdefault("policy", "round_robin")
+        settings = {"policy": "round_robin", "absent_seconds": 10.0} | settings
         self.me = Member("master", name, "1", name, 1)
         self.engine = MasterEngine(self.me, MasterSettings(**settings), random.Random(7))
         self.core = self.engine.core

@@ -50,8 +50,8 @@ class ClusterConfig:
         "{state_dir}/tls.crt", kinds.PATH, "This machine's certificate (PEM); one signed by itself will do."
     )
     tls_key: Path = setting("{state_dir}/tls.key", kinds.PATH, "The private key of the certificate (PEM).")
-    heartbeat_seconds: float = setting(2, kinds.DURATION, "Time between two heartbeats on a link.")
-    heartbeat_timeout_seconds: float = setting(6, kinds.DURATION, "Silence on a link after which the peer is dead.")
+    heartbeat_seconds: float = setting(1, kinds.DURATION, "Time between two heartbeats on a link.")
+    heartbeat_timeout_seconds: float = setting(3, kinds.DURATION, "Silence on a link after which the peer is dead.")
     replace: bool = setting(
         "on", kinds.SWITCH, "Whether tasks of a worker that nobody can see are started elsewhere (on_disconnect)."
     )
@@ -81,7 +81,7 @@ class RegistryConfig:
         kinds.URL,
         "zookeeper://host:port,host:port or database+<SQLAlchemy URL>.",
     )
-    session_seconds: float = setting(10, kinds.DURATION, "How long a member that fell silent stays listed.")
+    session_seconds: float = setting(6, kinds.DURATION, "How long a member that fell silent stays listed.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,9 +36,7 @@ class MasterSettings:
 
     policy: str = "least_loaded"
     kill_grace_seconds: float = 10.0
-    # How long a worker that has neither link nor lease may still run what is bound to it: until it notices, by a
-    # heartbeat that stays unanswered (6 s) or by a Recheck that nobody confirms (UNSURE_SECONDS), and has ended it.
-    absent_seconds: float = 10.0
+    absent_seconds: float = 6.5  # that a worker without link and lease may run on: fence.absent_seconds
     failovers_max: int = (
         10  # of one task: one that takes its worker down would else take down all, one by one, for ever
     )

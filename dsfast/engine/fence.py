@@ -10,6 +10,7 @@ gone for everybody, all goes on. "Ends" is after the time that the task's `on_di
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,17 @@ if TYPE_CHECKING:
 FENCE = ("fence",)
 FENCED = "its worker had no lease, and no link to a master that owns the run"
 RECHECK_SECONDS = 1.0  # how often masters make sure that they own what a worker without a lease runs
-# How long a run goes on without that, at a worker that some master cannot reach: two questions, and short of the time
-# for which that master waits before it replaces anything (MasterSettings.absent_seconds).
-UNSURE_SECONDS = 2.5
+UNSURE_SECONDS = 2.5  # how long a run goes on without that, at a worker that some master cannot reach: two questions
+ENDING_SECONDS = 1.0  # from the decision to end a task until nothing of it is left, on a busy machine
+
+
+def absent_seconds(heartbeat_timeout: float) -> float:
+    """How long a worker may run on what is bound to it after a master sees neither a link to it nor its lease.
+
+    Its own side of a link notices later by a heartbeat that stays unanswered, at most. Until then it may believe that
+    all masters are linked, so only from then on does it have to be sure of a run's owner.
+    """
+    return heartbeat_timeout + UNSURE_SECONDS + ENDING_SECONDS
 
 
 def on_session(worker: WorkerEngine, e: ev.SessionChanged, fx: WorkerEffects) -> None:
@@ -63,7 +72,13 @@ def check(worker: WorkerEngine, fx: WorkerEffects) -> None:
         else:
             _part_with(worker, held, fx)
     fx.sends += [(master, 0, cmd.Recheck(tuple(runs), worker.now)) for master, runs in asked.items()]
-    worker.deadlines.set(FENCE, worker.now + RECHECK_SECONDS)
+    worker.deadlines.set(FENCE, min(worker.now + RECHECK_SECONDS, _unsure_at(worker)))
+
+
+def _unsure_at(worker: WorkerEngine) -> float:
+    """When the next run of which we are sure is one no longer, unless its owner answers."""
+    sure = (binding.sure_at for binding in worker.bindings.values() if _is_sure(worker, binding))
+    return min(sure, default=math.inf) + UNSURE_SECONDS
 
 
 def _is_sure(worker: WorkerEngine, binding: Binding) -> bool:

@@ -70,7 +70,7 @@ def _surroundings(config: Config, role: str) -> Surroundings:
     registry = open_registry(
         config.registry.url, cluster=config.cluster.name, session_seconds=config.registry.session_seconds
     )
-    return Surroundings(config, keys, registry, log, allow_remote=True, absent_seconds=config.registry.session_seconds)
+    return Surroundings(config, keys, registry, log, allow_remote=True)
 
 
 def _on_stop_signals(stop: Callable[[], None]) -> None:

@@ -20,8 +20,8 @@ class LinkLimits:
     half_open_max: int = 256
     half_open_per_address_max: int = 64
     # How often the dialling side asks, and how long either side bears silence: three questions unanswered.
-    heartbeat_seconds: float = 2.0
-    heartbeat_timeout_seconds: float = 6.0
+    heartbeat_seconds: float = 1.0
+    heartbeat_timeout_seconds: float = 3.0
     # Between tries to connect: from one that a restarting daemon does not notice to one that costs nothing.
     backoff_seconds_min: float = 0.05
     backoff_seconds_max: float = 5.0

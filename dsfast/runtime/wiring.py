@@ -15,6 +15,7 @@ import msgspec
 
 from dsfast.config import Config, MasterConfig, WorkerConfig, advertised_host
 from dsfast.engine.events import Event
+from dsfast.engine.fence import absent_seconds
 from dsfast.engine.master import MasterEngine, MasterSettings
 from dsfast.engine.worker import WorkerEngine
 from dsfast.model import Member, OnDisconnect
@@ -47,7 +48,6 @@ class Surroundings:
     log: logging.Logger
     sock: socket.socket | None = None
     allow_remote: bool = False
-    absent_seconds: float = 10.0
     rng: random.Random = field(default_factory=lambda: random.Random(secrets.randbits(64)))
 
     def links(self, me: Member, on_event: Callable[[Event], None], load: Callable[[], int]) -> Links:
@@ -85,9 +85,8 @@ async def build_master(around: Surroundings, store: Store, *, alone: bool = Fals
     await links.listen(config.host, config.port, sock=around.sock, allow_remote=around.allow_remote)
     cluster = around.config.cluster
     on_disconnect = OnDisconnect(cluster.replace, cluster.stop_after_seconds or None, cluster.replace_after_seconds)
-    settings = MasterSettings(
-        config.policy, config.kill_grace_seconds, around.absent_seconds, config.failovers_max, on_disconnect
-    )
+    absent = absent_seconds(cluster.heartbeat_timeout_seconds)
+    settings = MasterSettings(config.policy, config.kill_grace_seconds, absent, config.failovers_max, on_disconnect)
     engine = MasterEngine(links.me, settings, around.rng)
     return master_type()(engine, store, around.registry, links, inbox, around.log, alone=alone)
 

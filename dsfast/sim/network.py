@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dsfast.sim.world import World
 
 BODY_BYTES_MAX = 64 << 20
-NOTICE_SECONDS = 6.0  # a silent cut is noticed by heartbeats within this
+NOTICE_SECONDS = 3.0  # a silent cut is noticed by heartbeats within this
 CONNECT_SECONDS = 5.0  # a try to connect into nowhere gives up after this
 
 

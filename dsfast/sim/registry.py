@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dsfast.sim.host import Host
     from dsfast.sim.world import World
 
-LEASE_SECONDS = 10.0  # as configured by default
+LEASE_SECONDS = 6.0  # as configured by default
 RENEWALS_PER_LEASE = 3
 VIEW_SECONDS_MAX = 0.2  # until a change has been pushed to a member that listens
 

@@ -114,7 +114,7 @@ def test_variables_of_tasks_are_not_mistaken_for_settings(here: Path) -> None:
 
 
 def test_a_timeout_must_leave_room_for_a_lost_heartbeat(here: Path) -> None:
-    (problem,) = problems(here, DSFAST_CLUSTER_HEARTBEAT_TIMEOUT_SECONDS="3s")
+    (problem,) = problems(here, DSFAST_CLUSTER_HEARTBEAT_TIMEOUT_SECONDS="1.5s")
     assert "less than two heartbeats" in problem
 
 
