@@ -107,6 +107,6 @@ async def build_worker(around: Surroundings, home: Home | None = None, deadline:
     journal = Journal(home.results, around.log) if home else None
     if journal is not None:
         engine.recall(journal.waiting.values())
-    registry = around.registry
-    standstill = Standstill(deadline, lambda: registry.listed_until, around.absent_seconds) if deadline else None
+    registry, absent = around.registry, absent_seconds(around.config.cluster.heartbeat_timeout_seconds)
+    standstill = Standstill(deadline, lambda: registry.listed_until, absent) if deadline else None
     return Worker(engine, executor, registry, links, inbox, around.log, journal, standstill)
