@@ -99,6 +99,9 @@ def run_chaos(order: Order, say: Say) -> Verdict:
         found = bool(verdict.findings)
         verdict.folder = str(folder) if found or order.keep else ""
         return verdict
+    except UsageError:
+        found = False
+        raise
     finally:
         if not found and not order.keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -212,7 +215,8 @@ def _wait_for_quiet(witness: Witness) -> list[tuple[int, str]]:
 @contextmanager
 def _staged(order: Order, folder: Path, say: Say) -> Iterator[Stage]:
     """The stage with its servers; all of it is gone afterwards."""
-    network, why = best_network() if order.partitions and not order.store else (Loopback(), "")
+    own_servers = not order.store and order.registry in ("zookeeper", "database")
+    network, why = best_network() if order.partitions and own_servers else (Loopback(), "")
     say(f"network: {network.kind}" + (f" ({why})" if why else ""))
     cast = Cast([f"m{n}" for n in range(1, order.masters + 1)], [f"w{n}" for n in range(1, order.workers + 1)])
     store: PostgresServer | None = None

@@ -78,6 +78,7 @@ class Journal:
                 f"chaos needs a PostgreSQL database, not {parts.scheme}", hint="it notes every change there"
             )
             raise UsageError(problem)
+        self._before = (0, 0)
         self._environ = os.environ | {
             "PGHOST": parts.hostname or "127.0.0.1",
             "PGPORT": str(parts.port or 5432),
@@ -88,7 +89,15 @@ class Journal:
         }
 
     def install(self) -> None:
-        """Begin to note. What an earlier chaos has left is removed first."""
+        """Begin to note. What an earlier chaos has left is removed first.
+
+        Raises UsageError if somebody else's runs are under way there, or there are no tables.
+        """
+        if self.ask("SELECT to_regclass('runs')").strip() != "runs":
+            raise UsageError(Problem("the database has no tables", hint="dsfast db upgrade makes them"))
+        if self.unfinished():
+            raise UsageError(Problem("runs are under way in the database", hint="give chaos one for itself alone"))
+        self._before = self._counts()
         self.remove()
         self.ask(INSTALL)
 
@@ -101,22 +110,18 @@ class Journal:
         rows = self.ask("SELECT row_to_json(chaos_notes) FROM chaos_notes ORDER BY seq").splitlines()
         return (msgspec.json.decode(row, type=Note) for row in rows)
 
-    def progress(self) -> tuple[int, int, int]:
-        """How many runs there are, how many have ended, and how many attempts have ended."""
-        runs = self.ask("SELECT count(*), count(*) FILTER (WHERE owner IS NULL) FROM runs")
-        attempts = self.ask("SELECT count(*) FROM attempts WHERE ended_at IS NOT NULL")
-        made, ended = runs.split("|")
-        return int(made), int(ended), int(attempts)
+    def progress(self) -> tuple[int, int]:
+        """How many runs and how many attempts have ended since we note."""
+        runs, attempts = self._counts()
+        return runs - self._before[0], attempts - self._before[1]
+
+    def _counts(self) -> tuple[int, int]:
+        runs = self.ask("SELECT count(*) FROM runs WHERE owner IS NULL")
+        return int(runs), int(self.ask("SELECT count(*) FROM attempts WHERE ended_at IS NOT NULL"))
 
     def unfinished(self) -> list[int]:
         """The runs that have not ended."""
         return [int(line) for line in self.ask("SELECT id FROM runs WHERE owner IS NOT NULL ORDER BY id").split()]
-
-    def definitions(self) -> dict[int, bytes]:
-        """The workflow of every run, as it was stored."""
-        question = "SELECT r.id, encode(d.body, 'hex') FROM runs r JOIN definitions d ON d.digest = r.digest"
-        rows = (line.split("|") for line in self.ask(question).splitlines())
-        return {int(run): bytes.fromhex(body) for run, body in rows}
 
     def cut_off(self) -> None:
         """End everybody's connections to the database."""

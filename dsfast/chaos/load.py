@@ -8,6 +8,7 @@ their tasks in what they do, by the seed.
 from __future__ import annotations
 
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -88,6 +89,7 @@ class Load:
     ended: int = 0
     tasks: int = 0
     refused: int = 0
+    _token: str = field(default_factory=lambda: secrets.token_hex(4))  # keys of other times are not ours
     _doomed: list[tuple[float, Promise]] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -124,14 +126,14 @@ class Load:
     def look(self) -> None:
         """Count what has ended, if the database answers."""
         try:
-            _, self.ended, self.tasks = self.journal.progress()
+            self.ended, self.tasks = self.journal.progress()
         except Unavailable:
             self._stop.wait(PAUSE_SECONDS)
 
     def _submit(self) -> None:
         number = len(self.promises)
         workflow = make_workflow(self.rng, number, self.witness)
-        body, key = msgspec.Raw(canonical(workflow)), f"chaos-{number}"
+        body, key = msgspec.Raw(canonical(workflow)), f"chaos-{self._token}-{number}"
         run = self._insist(lambda client: client.submit(body, idempotency_key=key))
         promise = Promise(key, run_number(run.id), workflow, time.time())
         self.promises.append(promise)
