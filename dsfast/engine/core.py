@@ -58,6 +58,7 @@ class Core:
         self.linked_masters: set[str] = set()
         self.missing: dict[str, float] = {}  # linked masters that the registry shows no longer, and since when
         self.registered = True  # others see us; if they do not, new runs wait and running ones go on
+        self.in_contact = True  # with the registry: `members` is what it says now
         self.starts: dict[cmd.Attempt, tuple[Live, str]] = {}  # running, but not written down yet
         self.concerning = 0  # the run that is being decided on: to be blamed should this be the end of us
         self.adopts = 0  # how often a worker was asked what it holds

@@ -95,13 +95,20 @@ def on_members(core: Core, e: ev.Members, fx: MasterEffects) -> None:
 
 
 def on_session(core: Core, e: ev.SessionChanged, fx: MasterEffects) -> None:
-    """A lost session pauses new runs; it kills nothing."""
+    """A lost session pauses new runs; it kills nothing. Out of contact we do not know who is listed."""
     core.registered = e.state != "lost"
+    core.in_contact = e.state == "connected"
+    for worker in core.dispatcher.workers.values():
+        _look_out_for(core, worker)
 
 
 def _look_out_for(core: Core, worker: Worker) -> None:
-    """A worker with neither link nor lease has `absent_seconds` to come back, or to end its own tasks if it cannot."""
-    if not worker.dead and (worker.linked or worker.id in core.members):
+    """A worker with neither link nor lease has `absent_seconds` to come back, or to end its own tasks if it cannot.
+
+    That it has no lease is the registry's word, and must be its last one: the view that we had when we lost contact may
+    be that of a moment at which everybody was missing.
+    """
+    if not worker.dead and (worker.linked or worker.id in core.members or not core.in_contact):
         worker.absent_since = None
         core.deadlines.cancel(("absent", worker.id))
     elif worker.absent_since is None:

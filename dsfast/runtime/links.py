@@ -173,6 +173,11 @@ class Links:
         finally:
             link.waiting.pop(request_id, None)
 
+    def drop(self, reason: str) -> None:
+        """End all links at once: what they have received and not delivered counts no more. Peers may dial again."""
+        for link in list(self._table.links.values()):
+            link.drop(reason)
+
     async def close(self) -> None:
         """Stop listening and dialling, send what is queued, and end all links; nothing is reported any more."""
         self._table.report = _to_nobody

@@ -76,6 +76,8 @@ class Worker:
             asyncio.get_running_loop().call_later(RENEW_SECONDS, self._move)
 
     def _turn(self, events: list[ev.Event]) -> float | None:
+        if self.standstill is not None and self.standstill.stood_still():
+            events = self._distrust(events)
         for _ in range(ROUNDS_MAX):
             now = time.monotonic()  # the loop's clock, but not rounded to milliseconds
             self._hurry(now, events)
@@ -90,6 +92,16 @@ class Worker:
         self.links.flush()
         self._idle = self._idle or fx.idle  # it may have waited for long enough
         return fx.wake_at
+
+    def _distrust(self, events: list[ev.Event]) -> list[ev.Event]:
+        """We stood still beyond our lease: what masters said before is out of date, and no link means anything.
+
+        The registry says that our lease is over, and then that we are back, but after what waits in our sockets.
+        """
+        log_event(self.log, "worker_stood_still", level=logging.WARNING)
+        self.links.drop("this worker stood still")
+        rest = [event for event in (*events, *self.inbox.take()) if not isinstance(event, ev.Received)]
+        return [ev.SessionChanged(Session.LOST.value), *rest]
 
     def _perform(self, fx: WorkerEffects) -> None:
         if fx.starts and self.standstill is not None:

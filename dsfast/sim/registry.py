@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS = 6.0  # as configured by default
 RENEWALS_PER_LEASE = 3
+UNNOTICED_SECONDS_MAX = LEASE_SECONDS * 2 / 3  # until a member out of contact knows: a renewal is due, and unanswered
 VIEW_SECONDS_MAX = 0.2  # until a change has been pushed to a member that listens
 
 
@@ -34,6 +35,7 @@ class Session:
     over: bool = False  # the session has ended on one side or the other
     deaf: int = 0  # faults by which its view stays as it is
     blind: bool = False  # it is not told that its session is over
+    lease_end: float = 0.0  # by its own clock, as virtual seconds; what counts once contact is lost
 
 
 class Registry:
@@ -49,6 +51,13 @@ class Registry:
 
     def view(self) -> tuple[Member, ...]:
         return tuple(member for _, member in sorted(self.members.items()))
+
+    def listed_until(self, host: Host) -> float:
+        """The end of its lease, of which one without contact has what was left; virtual seconds."""
+        session = self.session(host)
+        if session.over or session.barriers:
+            return min(session.lease_end, self._world.clock.now) if session.over else session.lease_end
+        return self._world.clock.now + LEASE_SECONDS * (1 - self._world.rng.random() / RENEWALS_PER_LEASE)
 
     # -- members come and go ---------------------------------------------------------------------------------------
 
@@ -95,8 +104,9 @@ class Registry:
         world.clock.after(LEASE_SECONDS - age, self._expire, host, session.number)
         if host.alive:
             wait = max(LEASE_SECONDS / host.rate - sent, 0.0)
+            session.lease_end = world.clock.now + wait
             host.after(wait, self._overdue, host, session.number)
-            host.after(world.latency(), self._hiccup, host, session.number)
+            host.after(world.rng.random() * UNNOTICED_SECONDS_MAX, self._hiccup, host, session.number)
 
     def _hiccup(self, host: Host, number: int) -> None:
         session = self.session(host)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from dsfast.engine import events as ev
-from dsfast.engine.effects import KillOrder
+from dsfast.engine.effects import KillOrder, WorkerEffects
+from dsfast.engine.fence import UNSURE_SECONDS
 from dsfast.engine.worker import WorkerEngine
 from dsfast.model import AttemptState, Member, Outcome
 from dsfast.proof.checker import hold
 from dsfast.sim.host import Host
-from dsfast.sim.registry import LEASE_SECONDS
 from dsfast.sim.workload import Behaviour, behaviour_of, spec_of
 from dsfast.wire.commands import Attempt, Execute
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 STOP_GRACE_SECONDS = 5.0
 FAREWELL_SECONDS = 5.0
+ABSENT_SECONDS = 10.0  # MasterSettings.absent_seconds, as configured by default
+RENEW_SECONDS, GUARDED_SHARE = 1.0, 0.8  # of runtime.standstill
 KILL_SECONDS_MAX = 0.3  # from SIGKILL until the last of a tree is gone
 
 
@@ -41,8 +44,10 @@ class WorkerHost(Host):
     def __init__(self, world: World, member: Member) -> None:
         super().__init__(world, member)
         self.engine = WorkerEngine(member)
+        self.engine.recall(list(world.journals.get(member.name, {}).values()))
         self.processes: dict[Attempt, Process] = {}
         self.suspended = False
+        self._pauses = 0
         self._frozen: list[tuple[Process, Outcome]] = []  # ends that a suspended machine has not come to
         self._stop_at: float | None = None
         self._leaving = False
@@ -58,7 +63,7 @@ class WorkerHost(Host):
         return not self.alive and not self.processes
 
     def turn(self) -> None:
-        events = self._distrust(self.take()) if self.stood_still >= LEASE_SECONDS else self.take()
+        events = self._distrust(self.take()) if self.stood_still >= ABSENT_SECONDS else self.take()
         while True:
             self._hurry(events)
             fx = self.engine.step(events, self.now)
@@ -67,6 +72,7 @@ class WorkerHost(Host):
                 self._kill(order)
             for execute in fx.starts:
                 self._start(execute)
+            self._keep(fx)
             for peer, request_id, command in fx.sends:
                 self.world.checks.worker_sends(self, command)
                 self.send(peer, request_id, command)
@@ -79,6 +85,14 @@ class WorkerHost(Host):
         else:
             wakes = [at for at in (fx.wake_at, self._stop_at) if at is not None]
             self.rest(min(wakes, default=None))
+
+    def _keep(self, fx: WorkerEffects) -> None:
+        """Write down what the next life of this worker must know, as runtime.journal does."""
+        journal = self.world.journals.setdefault(self.name, {})
+        for kept in fx.kept:
+            journal[kept[1].run_id, kept[1].task, kept[1].attempt] = kept
+        for key in fx.forgotten:
+            journal.pop(key, None)
 
     def _distrust(self, events: list[ev.Event]) -> list[ev.Event]:
         """It stood still beyond its lease: what it was told before is out of date. See runtime.worker."""
@@ -136,15 +150,30 @@ class WorkerHost(Host):
         self.put(ev.AttemptEnded(process.key, ended))
 
     def pause(self) -> None:
-        """The worker stands still; what it runs goes on, out of reach of everybody."""
+        """The worker stands still; what it runs goes on, until its guardians end that and the worker itself."""
+        super().pause()
+        left = self._deadline() - self.world.clock.now
+        if left < math.inf:
+            self._pauses += 1
+            self.world.clock.after(max(left, 0.0), self._guardians_act, self._pauses)
+
+    def _deadline(self) -> float:
+        """By when it has to move, as runtime.standstill sets it at every move."""
+        now, lease_end = self.world.clock.now, self.world.registry.listed_until(self)
+        moved = self.world.rng.random() * RENEW_SECONDS  # ago
+        until = lease_end + GUARDED_SHARE * ABSENT_SECONDS if lease_end > now else now - moved + UNSURE_SECONDS
+        return until + self.engine.patience()
+
+    def _guardians_act(self, pauses: int) -> None:
+        if self.alive and self.paused and pauses == self._pauses and not self.suspended:
+            self.world.crash(self)
+
+    def suspend(self) -> None:
+        """The whole machine stands still, guardians and processes included: nobody can end what may be replaced."""
+        self.suspended = True
         super().pause()
         for key in self.processes:
             self.world.checks.unfenced(self, key)
-
-    def suspend(self) -> None:
-        """The whole machine stands still, its processes included."""
-        self.suspended = True
-        self.pause()
 
     def resume(self) -> None:
         """See Host.resume; a process that would have ended meanwhile ends now, or soon."""
@@ -158,6 +187,8 @@ class WorkerHost(Host):
         """Processes die with their worker: at once with the machine, else by the guardian, before the port refuses."""
         super().end(power=power, notice=notice)
         if power:
+            if self.world.rng.random() < 0.5:  # nothing was synced: the machine may lose it, or a part
+                self.world.journals.pop(self.name, None)
             self._bury()
         else:
             self.refuses = False

@@ -13,6 +13,7 @@ import random
 from collections.abc import Collection
 
 from dsfast.engine.balance import POLICIES
+from dsfast.engine.effects import Kept
 from dsfast.engine.master import MasterSettings
 from dsfast.model import Member
 from dsfast.proof.checker import Broken
@@ -30,6 +31,7 @@ from dsfast.sim.store import MemoryStore
 from dsfast.sim.story import Story
 from dsfast.sim.worker_host import WorkerHost
 from dsfast.sim.workload import random_workflow
+from dsfast.wire.commands import Attempt
 
 SAFETY_SECONDS = 60.0
 LIVENESS_SECONDS = 40_000.0  # virtual; the longest back-offs and retries, and a clock set wrong by an hour, fit in
@@ -67,6 +69,7 @@ class World:
         self.client = Client(self)
         self.lives: dict[str, Host] = {}  # every life there ever was, by member id
         self.current: dict[str, Host] = {}  # the last life of each daemon, by name
+        self.journals: dict[str, dict[Attempt, Kept]] = {}  # of workers, by name: results that outlive a process
         self.faults = Faults(self)
         self.jumped = False  # somebody has set a clock
         self._lag = self.rng.choice(self.profile.latencies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from dsfast.engine import events as ev
@@ -14,6 +15,7 @@ A, R = AttemptState, RunState
 W, V = worker("w", slots=1), worker("v")
 KEY = (1, 0, 1)
 LOST, CONNECTED = ev.SessionChanged("lost"), ev.SessionChanged("connected")
+AGAIN = msgspec.structs.replace(W, boot="2")  # another life of the worker w
 
 
 def vanish(desk: Desk) -> MasterEffects:
@@ -21,6 +23,12 @@ def vanish(desk: Desk) -> MasterEffects:
     desk.unlink("w")
     desk.leave("w")
     return desk.link(V)
+
+
+def begin_again(desk: Desk) -> MasterEffects:
+    """Another life of w is there."""
+    desk.join(AGAIN)
+    return desk.step(ev.LinkUp(AGAIN), ev.Received(AGAIN.id, 0, cmd.Credit(1)))
 
 
 def running(runs_on: float | None) -> Bench:
@@ -95,7 +103,8 @@ def test_another_life_under_its_name_is_proof_that_a_worker_is_dead() -> None:
     desk = Desk(W)
     desk.start(flow(task("t", on_disconnect=OnDisconnect(replace=False))))
     vanish(desk)
-    other = desk.successor(worker("w", boot="2"))
+    other = desk.successor()
+    begin_again(other)
     assert not dispatched(other.step(after=other.core.settings.absent_seconds - 1))
     assert dispatched(other.step(after=1.0)) == [("w", "t", 2)]
 
@@ -107,10 +116,7 @@ def test_another_life_that_comes_later_is_proof_as_well() -> None:
     desk.leave("v")
     desk.unlink("v")
     assert not dispatched(desk.step(after=1e5))
-    again = worker("w", boot="2")
-    desk.join(again)
-    desk.link(again)
-    assert dispatched(desk.step(after=0.1)) == [("w", "t", 2)]
+    assert dispatched(begin_again(desk)) == [("w", "t", 2)]
 
 
 def test_a_successor_waits_as_long_from_its_takeover() -> None:
@@ -122,6 +128,21 @@ def test_a_successor_waits_as_long_from_its_takeover() -> None:
     assert other.states(run_id) == {(0, 1): A.DISPATCHED}
     assert not dispatched(other.step(after=60.0))
     assert dispatched(other.step(after=other.core.settings.absent_seconds)) == [("v", "t", 2)]
+
+
+def test_out_of_contact_with_the_registry_no_worker_is_taken_for_unlisted() -> None:
+    """Its last view may be that of a moment at which everybody was missing; others see who is back since."""
+    desk = Desk(W)
+    desk.start(flow(task("t")))
+    desk.leave("w")
+    desk.step(ev.SessionChanged("suspended"))
+    desk.unlink("w")
+    desk.join(V)
+    desk.link(V)
+    assert not dispatched(desk.step(after=1e5))
+    desk.step(ev.SessionChanged("connected"))
+    assert not dispatched(desk.step(after=desk.core.settings.absent_seconds - 1))
+    assert dispatched(desk.step(after=2.0)) == [("v", "t", 2)]
 
 
 def test_a_worker_that_comes_back_starts_the_wait_anew() -> None:

@@ -54,3 +54,15 @@ def test_the_least_patient_task_decides() -> None:
 
 def test_a_guardian_looks_often_enough_to_see_a_deadline_that_was_just_set() -> None:
     assert max(LOOK_SECONDS, RENEW_SECONDS) < UNSURE_SECONDS
+
+
+@pytest.mark.parametrize(("still", "lease_left", "found"), [(10.5, -1.0, True), (10.5, 1.0, False), (9.5, -1.0, False)])
+def test_it_is_told_that_it_stood_still_when_it_may_have_been_replaced(
+    still: float, lease_left: float, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    standstill = Standstill(Deadline(), lambda: 1000.0 + still + lease_left, ABSENT_SECONDS)
+    now += still
+    standstill.renew(math.inf)  # its timer goes off before its sockets are read
+    assert [standstill.stood_still(), standstill.stood_still()] == [found, False]
