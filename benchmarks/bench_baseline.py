@@ -41,7 +41,7 @@ FAILOVER_SESSION_SECONDS = float(os.environ.get("BASELINE_SESSION_SECONDS", "4")
 DSFAST_SESSION_SECONDS = 10.0  # its default
 WORKERS, SLOTS = 2, 10
 RUN_SECONDS_MAX = 120.0
-SPARES = count(1)  # workers for those that are killed
+SPARES = count(1)  # daemons for those that are killed
 WAITING = 80  # tasks that wait while as many run as may
 
 
@@ -54,11 +54,12 @@ class Size:
     rounds_dsfast: int = 11
     flat: int = 30
     singles: int = 5
+    kills: int = 3
     idle_seconds: float = 15.0
     polls: float = 1.0  # what the sleeps are multiplied by
 
 
-LOOK = Size(chain=2, rounds=1, rounds_dsfast=1, flat=4, singles=1, idle_seconds=0.5, polls=0.3)
+LOOK = Size(chain=2, rounds=1, rounds_dsfast=1, flat=4, singles=1, kills=1, idle_seconds=0.5, polls=0.3)
 Steps = list[dict[str, Any]]  # as the original's definitions have them
 
 
@@ -106,6 +107,13 @@ class New:
     def start(self, known: tuple[msgspec.Raw, list[RunView]]) -> None:
         known[1].append(self.client.submit(known[0]))
 
+    def run_gated(self, steps: Steps, marks: Path) -> tuple[msgspec.Raw, list[RunView]]:
+        """Start a workflow whose first task will wait, and wait until it does."""
+        known = self.define(steps)
+        self.start(known)
+        self.nodes.until(lambda: self.client.run(known[1][0].id).counts.get("running") == 1 and len(read(marks)) == 1)
+        return known
+
     def wait(self, known: tuple[msgspec.Raw, list[RunView]], count: int) -> None:
         ends = [self.client.wait(run.id, RUN_SECONDS_MAX) for run in known[1]]
         assert [end.state for end in ends if end] == ["succeeded"] * count, self.nodes.story()
@@ -139,11 +147,13 @@ class Beside:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Both modes with all sleeps; a look at whether this file still works needs only the shortest."""
+    """Both modes with all sleeps; a look at whether this file still works needs less."""
+    look = metafunc.config.getoption("benchmark_disable")
     if "old" in metafunc.fixturenames:
-        all_sleeps = ["tenth"] if metafunc.config.getoption("benchmark_disable") else list(POLLS)
-        labels = [f"{mode}-{sleeps}" for mode in ("queue", "tcp") for sleeps in all_sleeps]
+        labels = [f"{mode}-{sleeps}" for mode in ("queue", "tcp") for sleeps in (["tenth"] if look else POLLS)]
         metafunc.parametrize("old", labels, indirect=True, scope="module")
+    if "fragile" in metafunc.fixturenames:
+        metafunc.parametrize("fragile", ["queue"] if look else ["queue", "tcp"], indirect=True, scope="module")
 
 
 def sleeping(poll_seconds: float, size: Size) -> dict[str, Any]:
@@ -314,65 +324,115 @@ def cpu_seconds(pid: int) -> float:
     return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.mark.benchmark(group="beside the baseline: failover")
-@pytest.mark.parametrize("mode", ["queue", "tcp"])
-def test_a_worker_is_killed(
-    benchmark: BenchmarkFixture,
-    new: New,
-    mode: Mode,
+@dataclass(frozen=True)
+class Fragile:
+    """A baseline whose daemons are killed, and where the same is done to dsfast's."""
+
+    old: Baseline
+    label: str
+    folder: Path
+    postgres: PostgresServer
+
+
+@pytest.fixture(scope="module")
+def fragile(
+    request: pytest.FixtureRequest,
     size: Size,
-    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     postgres_server: PostgresServer,
     zookeeper_server: ZooKeeperServer,
-) -> None:
-    """From kill -9 to the next attempt's first act on the other worker."""
+) -> Iterator[Fragile]:
     session = max(1.0, FAILOVER_SESSION_SECONDS * size.polls)
     settings = sleeping(POLLS["shipped"], size) | {"session_seconds": session}
-    places = (tmp_path / f"failover-{mode}", postgres_server.new_database(), zookeeper_server.hosts)
+    folder = tmp_path_factory.mktemp(f"fragile-{request.param}")
+    places = (folder, postgres_server.new_database(), zookeeper_server.hosts)
+    with baseline(*places, request.param, **settings) as made:
+        made.start_all(masters=2, workers=WORKERS)
+        yield Fragile(made, f"{request.param}, a ZooKeeper session of {session:g} s", folder, postgres_server)
+
+
+@pytest.mark.benchmark(group="beside the baseline: failover")
+def test_a_worker_is_killed(benchmark: BenchmarkFixture, new: New, fragile: Fragile, size: Size) -> None:
+    """From kill -9 to the next attempt's first act on the other worker."""
     ours: list[float] = []
-    benchmark.pedantic(lambda: ours.append(failover(new, tmp_path)), rounds=min(size.rounds, 3), iterations=1)
-    with baseline(*places, mode, **settings) as made:
-        made.start_all(masters=1, workers=WORKERS)
-        theirs = failover_baseline(made, tmp_path)
-    print(f"\n{mode}, a ZooKeeper session of {session:g} s")
-    compare(benchmark, "kill -9 to the next attempt", statistics.median(ours), theirs, "s")
+    benchmark.pedantic(lambda: ours.append(kill_worker(new, fragile.folder)), rounds=size.kills, iterations=1)
+    theirs = kill_old_worker(fragile.old, fragile.folder)
+    print(f"\n{fragile.label}")
+    compare(benchmark, "worker killed, to next attempt", statistics.median(ours), theirs, "s")
+
+
+@pytest.mark.benchmark(group="beside the baseline: failover")
+def test_a_master_is_killed(benchmark: BenchmarkFixture, new: New, fragile: Fragile, size: Size) -> None:
+    """From kill -9 of the master that has a run, whose task ends at that moment, to the act of the task's successor."""
+    ours: list[float] = []
+    benchmark.pedantic(lambda: ours.append(kill_master(new, fragile)), rounds=size.kills, iterations=1)
+    theirs = kill_old_master(fragile.old, fragile.folder)
+    print(f"\n{fragile.label}")
+    compare(benchmark, "master killed, to successor", statistics.median(ours), theirs, "s")
 
 
 def gated(folder: Path) -> tuple[Path, Path, Steps]:
-    """A task that notes its start and then waits for a file: marks, the file, the workflow."""
-    names = [folder / f"{name}-{time.monotonic_ns()}" for name in ("marks", "gate")]
-    begin = f"LC_ALL=C bash -c 'echo $EPOCHREALTIME >> {names[0]}'"
-    return names[0], names[1], [task("gated", f"{begin}; until [ -e {names[1]} ]; do sleep 0.1; done")]
+    """A task that notes its start and then waits for a file, and its successor: marks, the file, the workflow."""
+    marks, gate = (folder / f"{name}-{time.monotonic_ns()}" for name in ("marks", "gate"))
+    first = f"LC_ALL=C bash -c 'echo $EPOCHREALTIME >> {marks}'; until [ -e {gate} ]; do sleep 0.05; done"
+    return marks, gate, [task("gated", first), task("after", marking(marks), "gated")]
 
 
-def failover(new: New, folder: Path) -> float:
-    spare = f"spare{next(SPARES)}"
+def kill_worker(new: New, folder: Path) -> float:
+    marks, gate, steps = gated(folder)
+    spare = f"w-spare{next(SPARES)}"
     new.nodes.start_worker(spare, slots=SLOTS)
     new.nodes.until(lambda: spare in {member.name for member in new.client.workers()})
-    marks, gate, steps = gated(folder)
-    known = new.define(steps)
-    new.start(known)
-    new.nodes.until(lambda: len(read(marks)) == 1)
-    new.nodes.until(lambda: new.client.run(known[1][0].id).counts.get("running") == 1)
+    known = new.run_gated(steps, marks)
     worker = new.client.task(known[1][0].id, "gated").history[0].worker
     assert worker is not None
-    name = worker.partition("@")[0]
     killed = time.time()
-    new.nodes.kill(name)
+    new.nodes.kill(worker.partition("@")[0])
     new.nodes.until(lambda: len(read(marks)) == 2)
     gate.touch()
     new.wait(known, 1)
     return read(marks)[1] - killed
 
 
-def failover_baseline(old: Baseline, folder: Path) -> float:
+def kill_master(new: New, fragile: Fragile) -> float:
+    marks, gate, steps = gated(fragile.folder)
+    spare = f"m-spare{next(SPARES)}"
+    new.nodes.start("master", spare)
+    new.nodes.until(lambda: spare in {member.name for member in new.client.masters()})
+    known = new.run_gated(steps, marks)
+    owner = fragile.postgres.sql("SELECT owner FROM runs WHERE owner IS NOT NULL", new.database)
+    killed = time.time()
+    new.nodes.kill(owner.partition("@")[0])
+    gate.touch()
+    new.nodes.until(lambda: len(read(marks)) == 2)
+    new.wait(known, 1)
+    return read(marks)[1] - killed
+
+
+def kill_old_worker(old: Baseline, folder: Path) -> float:
     marks, gate, steps = gated(folder)
-    definition = old.define(steps)
-    old.submit(definition)
-    old.until(lambda: len(read(marks)) == 1 and len(running(old, definition)) == 1)
+    definition = start_gated(old, steps, marks)
     killed = time.time()
     old.kill(old.at(running(old, definition)[0]["host"]))
     old.until(lambda: len(read(marks)) == 2)
     gate.touch()
     old.ended(definition)
     return read(marks)[1] - killed
+
+
+def kill_old_master(old: Baseline, folder: Path) -> float:
+    marks, gate, steps = gated(folder)
+    definition = start_gated(old, steps, marks)
+    killed = time.time()
+    old.kill(old.at(old.instances(definition)[0]["host"]))
+    gate.touch()
+    old.until(lambda: len(read(marks)) == 2)
+    old.ended(definition)
+    return read(marks)[1] - killed
+
+
+def start_gated(old: Baseline, steps: Steps, marks: Path) -> int:
+    definition = old.define(steps)
+    old.submit(definition)
+    old.until(lambda: len(running(old, definition)) == 1 and len(read(marks)) == 1)
+    return definition

@@ -43,6 +43,19 @@ class Baseline:
 
     def start(self, role: str, name: str) -> None:
         """Start a daemon; returns once it is a member."""
+        self._launch(role, name)
+        assert self._line(name) == b"ready\n", self.story()
+
+    def start_all(self, masters: int, workers: int) -> None:
+        """Masters m1..., workers w1..., all at a time, but for the first: it looks after what dead ones have left."""
+        self.start("master", "m1")
+        names = [f"m{number}" for number in range(2, masters + 1)] + [f"w{number}" for number in range(1, workers + 1)]
+        for name in names:
+            self._launch("master" if name[0] == "m" else "worker", name)
+        for name in names:
+            assert self._line(name) == b"ready\n", self.story()
+
+    def _launch(self, role: str, name: str) -> None:
         self.hosts[name] = f"127.0.0.{len(self.hosts) + 2}"
         values = {"host": self.hosts[name], "folder": str(self.folder / "tasks"), **self._places, **self._settings}
         body = msgspec.json.encode(shipped(self._mode, **values)).decode()
@@ -51,13 +64,6 @@ class Baseline:
             self.daemons[name] = subprocess.Popen(
                 command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
             )
-        assert self._line(name) == b"ready\n", self.story()
-
-    def start_all(self, masters: int, workers: int) -> None:
-        """Masters m1..., workers w1..."""
-        for role, count in (("master", masters), ("worker", workers)):
-            for number in range(1, count + 1):
-                self.start(role, f"{role[0]}{number}")
 
     def define(self, tasks: list[dict[str, Any]]) -> int:
         """A definition's id; see `task`."""
