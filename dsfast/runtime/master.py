@@ -217,9 +217,15 @@ class Master:
     async def _take_over(self, claim: Claim) -> list[OwnedRun]:
         backoff = Backoff(COMMIT_RETRY_SECONDS, COMMIT_RETRY_SECONDS_MAX)
         alive, mine = claim.alive, self.engine.core.runs
+
+        def wanted(run_id: int) -> bool:
+            """Not what a master owns that has come since: the next claim, which knows of it, has its turn then."""
+            outdated = self._next_claim is not None and self._me.id in alive
+            return not outdated and run_id not in mine and claim.share(run_id)
+
         while True:
             try:
-                return await self.store.claim(self._me.id, alive, lambda key: key not in mine and claim.share(key))
+                return await self.store.claim(self._me.id, alive, wanted)
             except Unavailable as error:
                 log_event(self.log, "claim_delayed", level=logging.ERROR, error=str(error))
             alive -= {self._me.id}  # the failed try may have taken runs without our learning of it

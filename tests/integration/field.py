@@ -10,8 +10,8 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -64,6 +64,16 @@ class Field(Cluster):
         daemon = self._nursery.start(role, self.environ | own, self.folder, self.folder / f"{name}.log")
         self.daemons[name] = daemon  # type: ignore[assignment]
         return daemon
+
+    def begin(self, masters: Mapping[str, str], workers: Mapping[str, str], api: str = "") -> None:
+        """Start daemons with these orders; returns when they see each other."""
+        for name, order in masters.items():
+            self.start("master", name, order)
+        for name, order in workers.items():
+            folders = {"log_dir": self.folder / f"{name}-logs", "work_dir": self.folder / f"{name}-work"}
+            self.start("worker", name, order, slots=2, drain_seconds=5, **folders)
+        self.start("api", "api", api)
+        self.until_complete(len(masters), len(workers))
 
     def until_complete(self, masters: int, workers: int) -> None:
         """Wait until the api sees so many."""
@@ -139,8 +149,9 @@ class Field(Cluster):
     def wake(self, name: str) -> None:
         """SIGCONT to a daemon that stands still."""
         pid = self.stopped(name)
-        assert pid is not None, self.story()
-        os.kill(pid, signal.SIGCONT)
+        if pid is not None:
+            with suppress(ProcessLookupError):  # a guardian may have ended it this moment
+                os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> None:
         for name in self.daemons:
