@@ -34,6 +34,11 @@ SPACE_MIB = 48
 MANY = 1_000  # tasks whose rows do not fit into the room left in the pages of an empty table
 
 
+def registry_in(folder: Path) -> str:
+    """Another database, in which nothing goes wrong: with leases that a busy machine does not let run out."""
+    return f"database+sqlite:///{folder}/registry.db?session=20"
+
+
 @dataclass
 class Shop:
     """A cluster at work on a database server of its own, with a network in between and a small disk below."""
@@ -116,7 +121,7 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         migrations.upgrade(url)
         network = RoughNetwork(server.port)
         far = url.replace(f":{server.port}/", f":{network.port}/")
-        with cluster(folder, far, f"database+sqlite:///{folder}/registry.db") as nodes:
+        with cluster(folder, far, registry_in(folder)) as nodes:
             nodes.start_all(masters=2, workers=1, slots=8)
             witness = Witness(folder)
             witness.open(OPEN)
@@ -212,8 +217,7 @@ def alone(tmp_path: Path) -> Iterator[tuple[MySqlServer, Cluster]]:
     """A server and a cluster that go back in time together with nobody else."""
     server = MySqlServer()
     try:
-        registry = f"database+sqlite:///{tmp_path}/registry.db"
-        with cluster(tmp_path, server.new_migrated_database(), registry) as nodes:
+        with cluster(tmp_path, server.new_migrated_database(), registry_in(tmp_path)) as nodes:
             nodes.start_all(masters=1, workers=1)
             yield server, nodes
     finally:
