@@ -107,6 +107,7 @@ def _rows(verdict: Verdict) -> list[tuple[str, object]]:
         ("processes started", verdict.started),
         ("failovers", verdict.failovers),
         ("daemons started again", sum(verdict.respawned.values())),
+        ("faults that found nobody", sum(verdict.missed.values())),
     ]
     from dsfast.chaos.judge import FINDING_KINDS
 

@@ -115,18 +115,6 @@ def test_a_worker_with_another_key_gets_nothing_to_do(small: Cluster) -> None:
     assert view.tasks[0].state == "queued"
 
 
-def test_a_worker_whose_result_nobody_takes_leaves_all_the_same(small: Cluster) -> None:
-    """Told to stop, it ends what runs, waits a while for a master to take the results, and leaves."""
-    small.start_all(masters=1, workers=1)
-    with small.client() as client:
-        run = client.submit(msgspec.Raw(canonical(Workflow(name="w", tasks=(shell("a", "sleep 600"),)))))
-        small.until(lambda: client.run(run.id).counts.get("running") == 1)
-    small.kill("m1")
-    small.daemons["w1"].terminate()
-    assert small.daemons["w1"].wait(RUN_SECONDS) == 0
-    assert "results_left" in (small.folder / "w1.log").read_text()
-
-
 def test_a_full_disk_under_the_logs_delays_tasks_and_loses_none(small: Cluster) -> None:
     """Started where there is no room, attempts are given back and tried again; made room for, they run."""
     logs = small.folder / "w1-logs"
