@@ -13,6 +13,8 @@ from msgspec.structs import replace
 from dsfast.rows import AttemptRow, Batch, Committed, OwnedRun, RunRow
 from dsfast.wire.commands import Attempt
 
+SUBMITTED = ("workflow", "digest", "params", "created_at", "idempotency_key")
+
 
 class Witness(Protocol):
     """Who looks at every change before it is made."""
@@ -34,6 +36,8 @@ class MemoryStore:
 
     def commit(self, batch: Batch) -> Committed:
         """See dsfast.store.base.Store.commit."""
+        touched = batch.runs.keys() | {key[0] for key in batch.attempts}
+        assert touched <= batch.epochs.keys() | {row.id for row in batch.new_runs}, "rows of a run without an epoch"
         for definition in batch.definitions:
             self.definitions.setdefault(definition.digest, definition.body)
         duplicates, fresh = self._insert(batch)
@@ -44,7 +48,7 @@ class MemoryStore:
                 self._put_run(row)
         for key, attempt in batch.attempts.items():
             if key[0] not in refused:
-                self._put_attempt(key, attempt, batch.epochs[key[0]])
+                self._put_attempt(key, attempt, batch.epochs.get(key[0], self.runs[key[0]].epoch))
         return Committed(frozenset(lost), duplicates)
 
     def _insert(self, batch: Batch) -> tuple[dict[int, int], set[int]]:
@@ -60,7 +64,7 @@ class MemoryStore:
             if row.idempotency_key:
                 self.keys[row.idempotency_key] = row.id
             fresh.add(row.id)
-            self._put_run(row)
+            self._put_run(batch.runs.get(row.id, row))
         return duplicates, fresh
 
     def _fence(self, batch: Batch, unchecked: Collection[int]) -> tuple[set[int], set[int]]:
@@ -95,8 +99,12 @@ class MemoryStore:
         return self.attempts.get(key[0], {}).get(key)
 
     def _put_run(self, row: RunRow) -> None:
+        """What was submitted is written once; the rest is replaced whole."""
+        old = self.runs.get(row.id)
+        if old is not None:
+            row = replace(row, **{name: getattr(old, name) for name in SUBMITTED})
         if self.witness is not None:
-            self.witness.run_changes(self.runs.get(row.id), row)
+            self.witness.run_changes(old, row)
         self.runs[row.id] = replace(row)
 
     def _put_attempt(self, key: Attempt, row: AttemptRow, epoch: int) -> None:
@@ -108,12 +116,11 @@ class MemoryStore:
 
 def copy_batch(batch: Batch) -> Batch:
     """The batch as it is at this moment: the engine may change its rows while the database works."""
-    rows = {row.id: replace(row) for row in batch.new_runs}
     return Batch(
         batch.owner,
         list(batch.definitions),
-        list(rows.values()),
-        {run_id: rows.get(run_id) or replace(row) for run_id, row in batch.runs.items()},
+        [replace(row) for row in batch.new_runs],
+        {run_id: replace(row) for run_id, row in batch.runs.items()},
         {key: replace(row) for key, row in batch.attempts.items()},
         dict(batch.epochs),
     )

@@ -11,6 +11,7 @@ import msgspec
 from dsfast.engine import events as ev
 from dsfast.engine.effects import KillOrder, WorkerEffects
 from dsfast.engine.fence import UNSURE_SECONDS
+from dsfast.engine.master import MasterSettings
 from dsfast.engine.worker import WorkerEngine
 from dsfast.model import AttemptState, Member, Outcome
 from dsfast.proof.checker import hold
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 STOP_GRACE_SECONDS = 5.0
 FAREWELL_SECONDS = 5.0
-ABSENT_SECONDS = 10.0  # MasterSettings.absent_seconds, as configured by default
+ABSENT_SECONDS = MasterSettings().absent_seconds
 RENEW_SECONDS, GUARDED_SHARE = 1.0, 0.8  # of runtime.standstill
 KILL_SECONDS_MAX = 0.3  # from SIGKILL until the last of a tree is gone
 
