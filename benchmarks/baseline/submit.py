@@ -17,7 +17,6 @@ from benchmarks.baseline.queue import MEDIUM, TaskQueue, node_name
 from benchmarks.baseline.tables import State
 
 Node = dict[str, Any]  # a task as the definition's JSON has it
-END = 0  # failure strategy; 1 is CONTINUE
 
 
 class Submission:
@@ -42,13 +41,10 @@ class Submission:
             return task
 
     def _state(self, connection: Connection, workflow: Row) -> State:
-        """KILL when nothing may start any more."""
+        """KILL when nothing may start any more. (With the failure strategy END the original reads all tasks, too.)"""
         instance = connection.row(tables.INSTANCE, workflow["id"])
         assert instance is not None
-        if instance["state"] == State.READY_STOP:
-            return State.KILL
-        rows = connection.rows(tables.TASKS, workflow["id"]) if instance["failure_strategy"] == END else []
-        return State.KILL if any(State(row["state"]).failed for row in rows) else State.SUBMITTED
+        return State.KILL if instance["state"] == State.READY_STOP else State.SUBMITTED
 
     def _resubmit(self, connection: Connection, task: Row, node: Node) -> Row:
         """A task that a dead master had submitted: it is watched again, and queued if it is not."""

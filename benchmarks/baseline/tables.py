@@ -40,7 +40,7 @@ CREATE TABLE process_definition (id SERIAL PRIMARY KEY, name TEXT NOT NULL, rele
 CREATE TABLE command (id SERIAL PRIMARY KEY, command_type INT NOT NULL, process_definition_id INT NOT NULL,
     command_param TEXT NOT NULL, update_time FLOAT8 NOT NULL);
 CREATE TABLE process_instance (id SERIAL PRIMARY KEY, process_definition_id INT NOT NULL, state INT NOT NULL,
-    priority INT NOT NULL DEFAULT 2, failure_strategy INT NOT NULL DEFAULT 1, worker_group_id INT NOT NULL DEFAULT -1,
+    priority INT NOT NULL DEFAULT 2, worker_group_id INT NOT NULL DEFAULT -1,
     host TEXT, start_time FLOAT8, end_time FLOAT8, process_instance_json TEXT NOT NULL);
 CREATE INDEX process_instance_index ON process_instance (process_definition_id, id);
 CREATE TABLE task_instance (id SERIAL PRIMARY KEY, name TEXT NOT NULL, process_definition_id INT NOT NULL,

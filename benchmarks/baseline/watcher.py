@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,6 @@ class Watcher:
         self._master, self._node, self._instance, self._previous = master, node, instance, previous
         self.name = str(node["name"])
         self.task: Row | None = None
-        self.cancelled = threading.Event()
         self._killed = False
 
     def run(self) -> None:
@@ -58,7 +56,7 @@ class Watcher:
         workflow: Row = self._instance
         while True:
             assert self.task is not None
-            if self.cancelled.is_set() or workflow["state"] == State.READY_STOP:
+            if workflow["state"] == State.READY_STOP:
                 self._kill_once()
             if State(self.task["state"]).finished:
                 break

@@ -11,7 +11,6 @@ import msgspec
 
 from benchmarks.baseline import tables
 from benchmarks.baseline.database import Row
-from benchmarks.baseline.submit import END
 from benchmarks.baseline.tables import State
 from benchmarks.baseline.tree import has_resources
 from benchmarks.baseline.watcher import Watcher
@@ -84,8 +83,6 @@ class WorkflowThread:
         self._done[name] = state
         if state is State.SUCCESS:
             self._stand_by(self._ready(name))
-        elif state is State.FAILURE and self._instance["failure_strategy"] == END:
-            self._cancel()
 
     def _ready(self, name: str | None) -> list[str]:
         """Followers whose needs have all succeeded."""
@@ -112,11 +109,6 @@ class WorkflowThread:
             del self._standby[name]
             watcher = Watcher(self._master, self._nodes[name], self._instance, previous)
             self._active[watcher] = self._pool.submit(watcher.run)
-
-    def _cancel(self) -> None:
-        self._standby.clear()
-        for watcher in self._active:
-            watcher.cancelled.set()
 
     def _update_state(self) -> None:
         """One read; with a change another read and a write."""

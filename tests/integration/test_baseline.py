@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.baseline.cluster import ROOT, Baseline, baseline, task
+from benchmarks.baseline.queue import as_number, may_take, node_name, sort_key, task_of
 from benchmarks.baseline.tables import State
 from tests.servers.postgres import PostgresServer
 from tests.servers.zookeeper import ZooKeeperServer
@@ -109,7 +110,7 @@ def runs_somewhere(old: Baseline, definition: int) -> bool:
 
 @pytest.mark.parametrize("mode", ["queue", "tcp"])
 def test_what_a_killed_worker_and_a_killed_master_had_is_done_by_others(make: Make, mode: str) -> None:
-    old = make(mode, session_seconds=2.0)
+    old = make(mode, session_seconds=3.0)
     old.start_all(masters=2, workers=2)
     gate = old.folder / "gate"
     gated = f"until [ -e {gate} ]; do sleep 0.05; done"
@@ -130,6 +131,14 @@ def test_what_a_killed_worker_and_a_killed_master_had_is_done_by_others(make: Ma
     assert old.at(again["host"]) != old.at(lost["host"])
     assert states(old, instance["id"])[1:] == [("gated", State.SUCCESS), ("after", State.SUCCESS)]
     assert {"worker failover", "master failover", "workflow failover"} <= check_calls(old, mode)
+
+
+def test_a_worker_takes_what_comes_first_and_may_run_on_it() -> None:
+    late, early = node_name(2, 10, 2, 100, []), node_name(2, 9, 2, 99, ["127.0.0.2", "127.0.0.3"])
+    urgent, elsewhere = node_name(0, 11, 2, 101, ["127.0.0.2"]), node_name(2, 1, 2, 1, ["127.0.0.30"])
+    mine = [name for name in (late, elsewhere, early, urgent) if may_take(name, str(as_number("127.0.0.2")))]
+    assert sorted(mine, key=sort_key) == [urgent, early, late], "by number: 9 before 10"
+    assert [task_of(name) for name in mine] == [100, 99, 101]
 
 
 @pytest.mark.parametrize("keep_race", [True, False], ids=["as_shipped", "mended"])
