@@ -52,6 +52,7 @@ class WorkerEffects:
     starts: list[Execute] = field(default_factory=list)
     kills: list[KillOrder] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)  # to be written down before anything of them is sent
+    patient: bool = False  # something began to run that may run on for a while without lease and link
     forgotten: list[Attempt] = field(default_factory=list)  # acknowledged: need not be kept any longer
     sends: list[Send] = field(default_factory=list)
     wake_at: float | None = None

@@ -211,6 +211,7 @@ class WorkerEngine:
             held.started_at = e.wall
             self._news.append(held)
             held.timeout, held.runs_on = e.timeout, e.runs_on
+            fx.patient = fx.patient or e.runs_on != 0
             if e.timeout is not None:
                 self.deadlines.set(held.key, self.now + e.timeout)
 

@@ -104,8 +104,8 @@ class Worker:
         return [ev.SessionChanged(Session.LOST.value), *rest]
 
     def _perform(self, fx: WorkerEffects) -> None:
-        if fx.starts and self.standstill is not None:
-            self.standstill.renew(0.0)
+        if self.standstill is not None and (fx.starts or fx.patient):
+            self.standstill.renew(0.0 if fx.starts else self.engine.patience())
         for order in fx.kills:
             self.executor.kill(order.key, order.grace, order.reason)
         for execute in fx.starts:

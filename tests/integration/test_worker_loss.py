@@ -98,6 +98,7 @@ def test_a_result_outlives_its_worker_while_no_master_lives(small: Cluster, tmp_
         small.until(lambda: results.exists() and results.stat().st_size > 0)
         small.kill("w1")
         small.start_worker("w1")
+        small.until(lambda: (tmp_path / "w1.log").read_text().count("worker_ready") == 2)
         small.start("master", "m1")
         small.until(lambda: client.run(run).state == "succeeded")
     assert witness.lines(run) == {"start": 2, "end": 2}
