@@ -295,7 +295,7 @@ def _restore(core: Core, owned: OwnedRun, fx: MasterEffects) -> None:
     if run.stopping:
         core.halt(run, run.row.reason or "a task failed", fx)
     for task, due in restored.open:
-        core.open_later(run, task, due - core.wall)
+        core.open_later(run, task, min(due - core.wall, run.wait_max(task)))
     core.end_if_over(run, fx)
 
 

@@ -122,6 +122,11 @@ class Run:
         retry = self.plan.traits[task].retry
         return retry.wait(failures) if failures <= retry.limit else None
 
+    def wait_max(self, task: int) -> float:
+        """Seconds that the task may wait for its next try, however wrong the clock of a master is or was."""
+        failures, traits = self.failures.get(task, 0), self.plan.traits[task]
+        return traits.retry.wait(failures) if failures else traits.delay
+
     def may_fail_over(self, task: int, limit: int) -> bool:
         """Count a loss; whether the task may go to another worker without that being a failure of its own."""
         losses = self.failovers[task] = self.failovers.get(task, 0) + 1

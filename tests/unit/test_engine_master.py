@@ -168,6 +168,19 @@ def test_outputs_survive_a_failover() -> None:
     assert msgspec.json.decode(dispatch.inputs)["tasks"] == {"count": {"rows": 7}}
 
 
+@pytest.mark.parametrize("traits", [{"retry": Retry(limit=1, delay=20.0)}, {"delay": 20.0}])
+def test_a_successor_with_a_clock_an_hour_slow_waits_no_longer_than_the_task_says(traits: dict[str, object]) -> None:
+    desk = Desk(W)
+    desk.now += 3600.0
+    run_id = desk.start(flow(task("t", **traits)))
+    if "retry" in traits:
+        desk.ended("w", (run_id, 0, 1), A.FAILED)
+    successor = Desk(W, name="n", store=desk.store)
+    successor.claim()
+    assert not dispatched(successor.step(after=19.0))
+    assert len(dispatched(successor.step(after=1.1))) == 1
+
+
 def test_a_delay_is_waited_for_after_the_needs() -> None:
     desk = Desk(W)
     (key,) = keys(desk.submit(flow(task("a"), task("b", "a", delay=7.0))))
