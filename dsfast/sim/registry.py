@@ -154,8 +154,12 @@ class Registry:
         session.over = host.doubted = True
         self.remove(host)
         seen = world.rng.random() * LEASE_SECONDS / RENEWALS_PER_LEASE
-        host.after(seen, self._tell, host, "lost")
-        host.after(seen + seconds, self.join, host)
+        host.after(seen, self._find_ended, host, seconds)
+
+    def _find_ended(self, host: Host, seconds: float) -> None:
+        if self.session(host).over:
+            self._tell(host, "lost")
+            host.after(seconds, self.join, host)
 
     def _tell(self, host: Host, state: str) -> None:
         session = self.session(host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -324,6 +325,17 @@ def forget_a_cancel_at_a_takeover(patch: Patch) -> None:
     patch.setattr(Run, "restore", restore)
 
 
+def wait_for_proof_that_nobody_has(patch: Patch) -> None:
+    """As it was until crash 49: what may not be replaced ignores the next life of its worker."""
+
+    def patience(core: Core, worker: Worker, live: Any) -> float:
+        policy = core.runs[live.row.run_id].plan.traits[live.row.task].on_disconnect
+        return original(core, worker, live) if policy.replace else math.inf
+
+    original = membership._patience
+    patch.setattr(membership, "_patience", patience)
+
+
 BROKEN: list[Callable[[Patch], None]] = [
     obey_any_epoch,
     write_without_fence,
@@ -363,6 +375,7 @@ BROKEN: list[Callable[[Patch], None]] = [
     give_a_number_twice,
     wait_for_the_dead,
     forget_a_cancel_at_a_takeover,
+    wait_for_proof_that_nobody_has,
 ]
 
 
