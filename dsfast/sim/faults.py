@@ -276,7 +276,10 @@ def _hear_again(faults: Faults, host: Host) -> None:
 
 
 def split_brain(faults: Faults, dice: random.Random) -> None:
-    """A master that is out of the registry, and neither told so nor shown that others take over."""
+    """A master that is out of the registry and not told so, nor shown at first that others take over.
+
+    Its view is no older than a renewal of its lease: what it believes of workers must be the registry's word.
+    """
     if master := faults.master(dice):
         session, seconds = faults.world.registry.session(master), dice.choice((3.0, 20.0))
         if session.over or session.barriers:
@@ -285,12 +288,12 @@ def split_brain(faults: Faults, dice: random.Random) -> None:
         session.blind = session.over = True
         session.deaf += 1
         faults.world.registry.remove(master)
+        faults.for_a_while(min(seconds, LEASE_SECONDS / RENEWALS_PER_LEASE), _hear_again, faults, master)
         faults.for_a_while(seconds, _undeceive, faults, master)
 
 
 def _undeceive(faults: Faults, master: Host) -> None:
     session = faults.world.registry.session(master)
-    session.deaf -= 1
     session.blind = False
     faults.world.registry.join(master)
 
