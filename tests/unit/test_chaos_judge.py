@@ -110,6 +110,12 @@ def test_a_task_that_starts_before_what_it_needs() -> None:
     assert found(replace(GOOD, sightings=early)) == [("broken", "7.1.1 starts before it is durable")]
 
 
+def test_an_attempt_that_starts_after_it_was_given_up() -> None:
+    """So did a worker that was paused and found an old order in its socket when it went on."""
+    late = [seen(3.5, "start", 0, 1), *SIGHTINGS[1:]]
+    assert found(replace(GOOD, sightings=late)) == [("broken", "7.0.1 starts though it is FAILOVER")]
+
+
 def test_a_success_that_nobody_saw() -> None:
     unseen = [each for each in SIGHTINGS if each.key != (RUN, 1, 1)]
     assert found(replace(GOOD, sightings=unseen)) == [("broken", "7.1.1 became SUCCEEDED and never started")]
