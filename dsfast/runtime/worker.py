@@ -58,6 +58,7 @@ class Worker:
         self._stop_asked = 0
         self._stop_at: float | None = None
         self._idle = False
+        self._session = Session.SUSPENDED  # as the registry said last
 
     async def serve(self) -> None:
         """Take turns until told to stop and done; ends with the error if the engine fails."""
@@ -96,12 +97,13 @@ class Worker:
     def _distrust(self, events: list[ev.Event]) -> list[ev.Event]:
         """We stood still beyond our lease: what masters said before is out of date, and no link means anything.
 
-        The registry says that our lease is over, and then that we are back, but after what waits in our sockets.
+        The registry says that our lease is over, and then that we are back, but after what waits in our sockets; or it
+        says nothing, because it has not noticed.
         """
         log_event(self.log, "worker_stood_still", level=logging.WARNING)
         self.links.drop("this worker stood still")
         rest = [event for event in (*events, *self.inbox.take()) if not isinstance(event, ev.Received)]
-        return [ev.SessionChanged(Session.LOST.value), *rest]
+        return [ev.SessionChanged(Session.LOST.value), ev.SessionChanged(self._session.value), *rest]
 
     def _perform(self, fx: WorkerEffects) -> None:
         if self.standstill is not None and (fx.starts or fx.patient):
@@ -147,6 +149,7 @@ class Worker:
 
     def on_session(self, session: Session) -> None:
         log_event(self.log, "registry_session", state=session.value)
+        self._session = session
         self.inbox.put(ev.SessionChanged(session.value))
 
     async def start(self) -> None:

@@ -66,6 +66,8 @@ class Registry:
         session = self.session(host)
         if not host.alive or session.barriers:
             return
+        if session.over:
+            self._tell(host, "lost")
         session.over = session.blind = False
         self.members[host.member.id] = host.member
         self._tell(host, "connected")

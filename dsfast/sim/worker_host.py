@@ -105,7 +105,8 @@ class WorkerHost(Host):
         downs: list[ev.Event] = [ev.LinkDown(peer, "stood still") for peer in peers]
         self.inbox = [event for event in self.inbox if not isinstance(event, ev.LinkDown)]
         fresh = [event for event in events if not isinstance(event, ev.Received)]
-        return [ev.SessionChanged("lost"), *downs, *fresh]
+        told = ev.SessionChanged(self.world.registry.session(self).state)
+        return [ev.SessionChanged("lost"), told, *downs, *fresh]
 
     def learn_members(self, members: tuple[Member, ...]) -> None:
         """See Host.learn_members."""
