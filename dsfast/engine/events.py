@@ -52,9 +52,13 @@ class Members:
 
 @dataclass(slots=True)
 class SessionChanged:
-    """Whether our own registration is visible to others (`connected`), uncertain, or gone."""
+    """Whether our own registration is visible to others (`connected`), uncertain, or gone.
+
+    Of one that is lost, `since` is the monotonic second at which our lease ended if that may be in the past.
+    """
 
     state: str
+    since: float | None = None
 
 
 @dataclass(slots=True)

@@ -47,7 +47,7 @@ def on_session(worker: WorkerEngine, e: ev.SessionChanged, fx: WorkerEffects) ->
     elif e.state == "lost" and worker.listed:
         worker.listed = False
         for binding in worker.bindings.values():
-            binding.sure_at = worker.now
+            binding.sure_at = worker.now if e.since is None else min(e.since, worker.now)
         check(worker, fx)
 
 

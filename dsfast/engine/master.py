@@ -71,6 +71,8 @@ def _on_due(core: Core, key: object, fx: MasterEffects) -> None:
             core.dispatcher.push(run, task)
         case ("absent", str(worker_id)):
             membership.on_absent(core, worker_id, fx)
+        case ("stray", str(worker_id), (int(run_id), int(task), int(attempt))):
+            reports.ask_again(core, worker_id, (run_id, task, attempt), fx)
         case reports.FLUSH:
             reports.flush_starts(core, fx)
         case membership.MISSING:

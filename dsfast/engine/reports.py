@@ -52,7 +52,7 @@ def on_result(core: Core, e: Received, c: cmd.Result, fx: MasterEffects) -> None
     if live is None:
         core.refused_results += 1
     if c.run_id not in core.runs:
-        _ask_about(e.peer_id, key, fx)
+        _ask_about(core, e.peer_id, key, fx)
         return
     fx.sends.append((e.peer_id, 0, cmd.ResultAck(*key)))
     if live is None:
@@ -146,7 +146,7 @@ def _never_ended(core: Core, run: Run, live: Live, fx: MasterEffects) -> None:
 def _on_held(core: Core, worker: Worker, key: cmd.Attempt, fx: MasterEffects) -> None:
     run = core.runs.get(key[0])
     if run is None:
-        _ask_about(worker.id, key, fx)
+        _ask_about(core, worker.id, key, fx)
         return
     live = run.awaits(worker.id, key)
     if live is None:
@@ -155,14 +155,26 @@ def _on_held(core: Core, worker: Worker, key: cmd.Attempt, fx: MasterEffects) ->
         core.send_kill(run, live, fx)
 
 
-def _ask_about(worker_id: str, key: cmd.Attempt, fx: MasterEffects) -> None:
-    """A worker holds an attempt of a run that is not ours: another master waits for it, or its run has ended."""
+def _ask_about(core: Core, worker_id: str, key: cmd.Attempt, fx: MasterEffects) -> None:
+    """A worker holds an attempt of a run that is not ours: another master waits for it, or its run has ended.
+
+    Ask now and once more later: a commit of a master that has died may take effect after the first answer.
+    """
     fx.lookups.append((worker_id, key))
+    core.deadlines.set(("stray", worker_id, key), core.now + core.settings.absent_seconds)
+
+
+def ask_again(core: Core, worker_id: str, key: cmd.Attempt, fx: MasterEffects) -> None:
+    """Should the run be ours by now, its worker has been asked about it."""
+    worker = core.dispatcher.workers.get(worker_id)
+    if worker is not None and worker.linked and key[0] not in core.runs:
+        fx.lookups.append((worker_id, key))
 
 
 def on_runs_ended(core: Core, e: RunsEnded, fx: MasterEffects) -> None:
     """Let workers forget, or kill, what they hold of runs that are over; the others' owners will ask for theirs."""
     for worker_id, key in e.strays:
         if key[0] in e.epochs:
+            core.deadlines.cancel(("stray", worker_id, key))
             fx.sends.append((worker_id, 0, cmd.ResultAck(*key)))
             fx.sends.append((worker_id, 0, cmd.Kill(*key, e.epochs[key[0]], 0.0, "its run has ended")))

@@ -80,7 +80,13 @@ class WorkerEngine:
     def patience(self) -> float:
         """For how many seconds everything that runs may run on without lease and link; inf when nothing does."""
         running = (held for held in self.held.values() if held.phase in (Phase.RUNNING, Phase.KILLING))
-        return min((math.inf if held.runs_on is None else held.runs_on for held in running), default=math.inf)
+        return min(map(self._patience_of, running), default=math.inf)
+
+    def _patience_of(self, held: Held) -> float:
+        parting = self.deadlines.at(held.parting)
+        if parting is not None:  # some of it is used up
+            return max(parting - self.now, 0.0)
+        return math.inf if held.runs_on is None else held.runs_on
 
     # -- what masters say -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 
 from dsfast.engine import events as ev
@@ -59,6 +60,7 @@ class Worker:
         self._stop_at: float | None = None
         self._idle = False
         self._session = Session.SUSPENDED  # as the registry said last
+        self._lease_end = -math.inf  # monotonic: of the last lease we knew of
 
     async def serve(self) -> None:
         """Take turns until told to stop and done; ends with the error if the engine fails."""
@@ -74,6 +76,7 @@ class Worker:
         """Show our guardians that we do, now and ever again."""
         if self.standstill is not None and not self._idle:
             self.standstill.renew(self.engine.patience())
+            self._lease_end = max(self._lease_end, self.registry.listed_until)
             asyncio.get_running_loop().call_later(RENEW_SECONDS, self._move)
 
     def _turn(self, events: list[ev.Event]) -> float | None:
@@ -103,7 +106,7 @@ class Worker:
         log_event(self.log, "worker_stood_still", level=logging.WARNING)
         self.links.drop("this worker stood still")
         rest = [event for event in (*events, *self.inbox.take()) if not isinstance(event, ev.Received)]
-        return [ev.SessionChanged(Session.LOST.value), ev.SessionChanged(self._session.value), *rest]
+        return [self._told(Session.LOST), self._told(self._session), *rest]
 
     def _perform(self, fx: WorkerEffects) -> None:
         if self.standstill is not None and (fx.starts or fx.patient):
@@ -150,7 +153,13 @@ class Worker:
     def on_session(self, session: Session) -> None:
         log_event(self.log, "registry_session", state=session.value)
         self._session = session
-        self.inbox.put(ev.SessionChanged(session.value))
+        self._lease_end = max(self._lease_end, self.registry.listed_until)
+        self.inbox.put(self._told(session))
+
+    def _told(self, session: Session) -> ev.SessionChanged:
+        """We may hear of the end of our lease long after it, having stood still; what we were granted began then."""
+        known = session is Session.LOST and self._lease_end > -math.inf and self.standstill is not None
+        return ev.SessionChanged(session.value, self._lease_end if known else None)
 
     async def start(self) -> None:
         """Join the cluster, so that masters dial."""

@@ -51,6 +51,10 @@ class Host:
         """This host's monotonic clock, which may be fast or slow."""
         return self._monotonic_at_start + (self.world.clock.now - self._born) * self.rate
 
+    def at(self, second: float) -> float:
+        """A second of the world on this host's monotonic clock."""
+        return self.now + (second - self.world.clock.now) * self.rate
+
     @property
     def wall(self) -> float:
         """This host's idea of the time of day, which may jump."""

@@ -154,6 +154,7 @@ class Registry:
         if session.over or session.barriers or not host.alive:
             return
         session.over = host.doubted = True
+        session.lease_end = world.clock.now + LEASE_SECONDS  # as far as the host knows
         self.remove(host)
         seen = world.rng.random() * LEASE_SECONDS / RENEWALS_PER_LEASE
         host.after(seen, self._find_ended, host, seconds)
@@ -167,4 +168,4 @@ class Registry:
         session = self.session(host)
         if session.state != state and not session.blind:
             session.state = state
-            host.put(SessionChanged(state))
+            host.put(SessionChanged(state, host.at(session.lease_end) if state == "lost" else None))

@@ -105,8 +105,10 @@ class WorkerHost(Host):
         downs: list[ev.Event] = [ev.LinkDown(peer, "stood still") for peer in peers]
         self.inbox = [event for event in self.inbox if not isinstance(event, ev.LinkDown)]
         fresh = [event for event in events if not isinstance(event, ev.Received)]
-        told = ev.SessionChanged(self.world.registry.session(self).state)
-        return [ev.SessionChanged("lost"), told, *downs, *fresh]
+        session = self.world.registry.session(self)
+        lost = ev.SessionChanged("lost", self.at(session.lease_end))
+        told = lost if session.state == "lost" else ev.SessionChanged(session.state)
+        return [lost, told, *downs, *fresh]
 
     def learn_members(self, members: tuple[Member, ...]) -> None:
         """See Host.learn_members."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ from dsfast.store.writes import attempt_row, run_row, storable
 if TYPE_CHECKING:
     from sqlalchemy import Executable
 
+QUERIES = "dsfast.store.queries"
 PAGE_RUNS_MAX = 1000  # runs in one page: a person reads fifty, and a page is built in memory
 
 
@@ -24,8 +28,10 @@ class Reads(ABC):
     async def _fetch(self, statement: Executable) -> Sequence[Any]: ...
 
     async def _ask(self, question: Callable[[ModuleType], Executable]) -> Sequence[Any]:
-        from dsfast.store import queries  # not before the first question: SQLAlchemy costs a `dsfast run` 0.14 s
-
+        # Not before the first question: SQLAlchemy costs a `dsfast run` 0.14 s. Nor in the loop, which it would stop.
+        queries = (
+            await asyncio.to_thread(import_module, QUERIES) if QUERIES not in sys.modules else sys.modules[QUERIES]
+        )
         return await self._fetch(question(queries))
 
     async def owned(self, owner: str) -> list[int]:

@@ -151,7 +151,7 @@ def test_a_worker_without_descriptors_gives_tasks_back_and_fails_none(small: Clu
     witness = Witness(tmp_path)
     small.start_worker("w1")
     with small.client() as client:
-        small.until(lambda: len(client.workers()) == 1)
+        small.until(lambda: len(client.workers()) == 1 and "role=master" in (tmp_path / "w1.log").read_text())
         daemon = small.pids("w1")[-1]
         _, hard = resource.prlimit(daemon, resource.RLIMIT_NOFILE)
         resource.prlimit(daemon, resource.RLIMIT_NOFILE, (3, hard))

@@ -110,7 +110,7 @@ def test_the_metadata_says_what_the_package_is(release: Release) -> None:
     assert release.metadata["Version"] == dsfast.__version__
     assert release.metadata["License-Expression"] == "Apache-2.0"
     assert release.metadata["Requires-Python"] == ">=3.11"
-    assert set(release.metadata.get_all("Provides-Extra", [])) == {"test", "dev"}
+    assert set(release.metadata.get_all("Provides-Extra", [])) == {"test", "dev", "mysql"}
 
 
 def test_the_entry_points_name_things_that_are_there(release: Release) -> None:

@@ -220,6 +220,15 @@ def test_an_owner_that_disowns_it_does_not() -> None:
     assert [order.key for order in bench.step(after=10.1).kills] == [KEY]
 
 
+def test_what_a_task_is_granted_counts_from_the_end_of_the_lease_not_from_when_it_was_heard() -> None:
+    """Simulation, storm 2002299: the worker had stood still meanwhile."""
+    bench = running(30.0)
+    bench.unlink("m")
+    assert not bench.step(ev.SessionChanged("lost", bench.now + 1.0), after=20.0).kills
+    assert bench.engine.patience() == pytest.approx(11.0)
+    assert [order.key for order in bench.step(after=11.1).kills] == [KEY]
+
+
 def test_a_second_loss_begins_a_new_wait() -> None:
     bench = running(30.0)
     bench.unlink("m")

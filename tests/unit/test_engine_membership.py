@@ -114,6 +114,17 @@ def test_a_stray_of_an_unknown_run_is_looked_up_and_forgotten_only_once_the_run_
     assert sent(fx, cmd.Kill)[0].epoch == 3
 
 
+def test_a_stray_is_looked_up_once_more_in_case_its_dead_master_was_committing() -> None:
+    desk = Desk(W)
+    fx = desk.hears("w", cmd.Holding((), ((77, 0, 1),)))
+    desk.step(ev.RunsEnded(fx.lookups, {}))
+    again = desk.step(after=desk.core.settings.absent_seconds)
+    assert again.lookups == fx.lookups
+    fx = desk.step(ev.RunsEnded(again.lookups, {77: 3}))
+    assert [type(command) for _, _, command in fx.sends] == [cmd.ResultAck, cmd.Kill]
+    assert fx.wake_at is None
+
+
 def test_a_result_of_a_run_that_is_not_ours_is_looked_up_before_it_is_acknowledged() -> None:
     desk = Desk(W)
     fx = desk.ended("w", (77, 0, 1))
