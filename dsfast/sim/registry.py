@@ -127,6 +127,7 @@ class Registry:
         session = self.session(host)
         if session.number == number or session.over:
             session.over = host.doubted = True
+            session.blind = False  # nobody has to tell it
             self._tell(host, "lost")
 
     def regain_contact(self, host: Host) -> None:
