@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dsfast.model import RunState
 from dsfast.rows import AttemptRow, RunRow
@@ -17,22 +16,22 @@ from dsfast.store.writes import attempt_row, run_row, storable
 if TYPE_CHECKING:
     from sqlalchemy import Executable
 
-QUERIES = "dsfast.store.queries"
 PAGE_RUNS_MAX = 1000  # runs in one page: a person reads fifty, and a page is built in memory
 
 
 class Reads(ABC):
     """The answers of `Store` to people; `_fetch` runs one SQLAlchemy statement."""
 
+    _queries: ClassVar[ModuleType | None] = None
+
     @abstractmethod
     async def _fetch(self, statement: Executable) -> Sequence[Any]: ...
 
     async def _ask(self, question: Callable[[ModuleType], Executable]) -> Sequence[Any]:
         # Not before the first question: SQLAlchemy costs a `dsfast run` 0.14 s. Nor in the loop, which it would stop.
-        queries = (
-            await asyncio.to_thread(import_module, QUERIES) if QUERIES not in sys.modules else sys.modules[QUERIES]
-        )
-        return await self._fetch(question(queries))
+        if Reads._queries is None:
+            Reads._queries = await asyncio.to_thread(import_module, "dsfast.store.queries")
+        return await self._fetch(question(Reads._queries))
 
     async def owned(self, owner: str) -> list[int]:
         """Ids of the unfinished runs of this owner."""
