@@ -83,22 +83,6 @@ def test_of_two_masters_that_believe_to_own_a_run_the_later_one_does(made: Field
     assert "master_stopped" not in made.log("a1")
 
 
-def test_what_a_deposed_master_sends_is_refused_by_workers_whose_link_has_lived_on(made: Field) -> None:
-    """It stood still with a durable assignment in hand; its links did not notice, and carry it when it goes on."""
-    made.environ["DSFAST_CLUSTER_HEARTBEAT_TIMEOUT_SECONDS"] = "30"
-    made.begin({"a1": "M4=stop", "b2": ""}, {"w1": "", "w2": ""})
-    with ThreadPoolExecutor(1) as pool, made.client() as client:
-        submitting = pool.submit(accepted, made, gated(made), "once")
-        made.until(lambda: made.stopped("a1") is not None)
-        made.until(lambda: owners(made) == [("b2", 2)])
-        made.until(lambda: bool(made.witnessed()))
-        made.wake("a1")
-        made.until(lambda: "runs_lost" in made.log("a1"))
-        made.open_gate()
-        all_well(made, client, [submitting.result()])
-    assert "link_down peer=a1" not in made.log("w1") + made.log("w2")
-
-
 def test_two_masters_share_the_runs_of_a_third(made: Field) -> None:
     made.begin({"a1": ""}, {"w1": "", "w2": ""})
     runs = [accepted(made, gated(made, f"r{number}"), str(number)) for number in range(SHARED)]
