@@ -6,6 +6,7 @@ what others send piles up in its inbox, as it would in the buffers of its socket
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from dsfast.engine.events import Event
@@ -21,7 +22,7 @@ SKEW_SECONDS_MAX = 2.0  # by which a host's idea of the time of day is off, befo
 RESUME_SECONDS_MAX = 0.01  # within which a process that goes on gets round to each thing that has waited
 
 
-class Host:
+class Host(ABC):
     """One life of a daemon. `refuses`: it is gone, and its machine says so to who dials."""
 
     def __init__(self, world: World, member: Member) -> None:
@@ -144,17 +145,17 @@ class Host:
         for link in list(self.links.values()):
             link.streams[self.member.id].flush()
 
+    @abstractmethod
     def turn(self) -> None:
         """Let the engine take in what has arrived."""
-        raise NotImplementedError
 
+    @abstractmethod
     def learn_members(self, members: tuple[Member, ...]) -> None:
         """The registry's view has changed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def nothing_left(self) -> None:
         """At rest a daemon remembers nothing but definitions and epochs. Raises Broken."""
-        raise NotImplementedError
 
     def end(self, *, power: bool, notice: float) -> None:
         """The process is gone; peers notice within `notice` seconds. Without power its machine does not even refuse."""

@@ -136,7 +136,7 @@ def test_a_run_that_failed_for_no_reason_of_its_own() -> None:
 
 
 def test_what_is_left_behind() -> None:
-    doctored = replace(GOOD, processes=[(1, "key")], left_over=["/work/dir"])
+    doctored = replace(GOOD, processes=[(1, "key")], left_over=["/left/dir"])
     assert [kind for kind, _ in found(doctored)] == ["left", "left"]
 
 
