@@ -91,13 +91,7 @@ def read_retry(value: Any, at: Path, findings: Findings) -> Retry | None:
     if not isinstance(value, dict):
         findings.add(at, f"must be how often to retry, or a mapping of {', '.join(RETRY_KEYS)}, not {kind(value)}")
         return None
-    fields: dict[str, Any] = {}
-    for key, each in value.items():
-        if key not in RETRY_KEYS:
-            otherwise = f"there are {', '.join(RETRY_KEYS)}"
-            findings.add((*at, key), f"retries have no `{key}`", findings.near(key, RETRY_KEYS, otherwise))
-        elif (read := _read_retry_field(key, each, (*at, key), findings)) is not None:
-            fields[key] = read
+    fields = _read_fields(value, RETRY_KEYS, "retries have", _read_retry_field, at, findings)
     if "limit" not in value:
         findings.add(at, "`limit` is missing: how often to retry")
     return Retry(**fields)
@@ -119,16 +113,30 @@ def read_on_disconnect(value: Any, at: Path, findings: Findings) -> OnDisconnect
     if not isinstance(value, dict):
         findings.add(at, f"must be a mapping of {', '.join(ON_DISCONNECT_KEYS)}, not {kind(value)}")
         return None
+    return OnDisconnect(**_read_fields(value, ON_DISCONNECT_KEYS, "it has", _read_on_disconnect_field, at, findings))
+
+
+def _read_on_disconnect_field(key: str, value: Any, at: Path, findings: Findings) -> bool | float | None:
+    return (read_bool if key == "replace" else read_duration)(value, at, findings)
+
+
+def _read_fields(
+    value: dict[Any, Any],
+    keys: tuple[str, ...],
+    have: str,
+    read: Callable[[str, Any, Path, Findings], Any],
+    at: Path,
+    findings: Findings,
+) -> dict[str, Any]:
+    """What a mapping with these keys holds; any other key is a finding, which begins as `have` says."""
     fields: dict[str, Any] = {}
     for key, each in value.items():
-        if key not in ON_DISCONNECT_KEYS:
-            otherwise = f"there are {', '.join(ON_DISCONNECT_KEYS)}"
-            findings.add((*at, key), f"it has no `{key}`", findings.near(key, ON_DISCONNECT_KEYS, otherwise))
-            continue
-        read = (read_bool if key == "replace" else read_duration)(each, (*at, key), findings)
-        if read is not None:
-            fields[key] = read
-    return OnDisconnect(**fields)
+        if key not in keys:
+            otherwise = f"there are {', '.join(keys)}"
+            findings.add((*at, key), f"{have} no `{key}`", findings.near(key, keys, otherwise))
+        elif (found := read(key, each, (*at, key), findings)) is not None:
+            fields[key] = found
+    return fields
 
 
 def read_env(value: Any, at: Path, findings: Findings) -> dict[str, str] | None:

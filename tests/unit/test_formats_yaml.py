@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dsfast.errors import NotFound, Problem, UsageError
+from dsfast.formats.dump import dump_yaml
 from dsfast.formats.findings import PROBLEMS_MAX
 from dsfast.formats.yaml_workflow import load_file, load_workflow, parse_body
-from dsfast.model import OnFailure, Priority, Retry, Task, Workflow, canonical
+from dsfast.model import OnDisconnect, OnFailure, Priority, Retry, Task, Workflow, canonical
 from dsfast.tasks.shell import ShellConfig, ShellTask
 from dsfast.tasks.templates import fill
 
@@ -504,3 +505,31 @@ def test_any_values_are_a_workflow_or_a_usage_error(top: dict[str, object], data
     text = json.dumps({"name": "w", **top, "tasks": data.draw(tasks)}, ensure_ascii=False)
     workflow, found = outcome(text)
     assert (workflow is None) == bool(found)
+
+
+# --- on_disconnect --------------------------------------------------------------------------------------------------
+
+
+def test_what_becomes_of_a_task_whose_worker_is_lost_is_read_and_written() -> None:
+    text = "name: w\ntasks:\n  a: {type: noop, on_disconnect: {replace: false, stop_after: 2m}}\n"
+    workflow = load_workflow(text)
+    assert workflow.tasks[0].on_disconnect == OnDisconnect(replace=False, stop_after=120.0)
+    assert load_workflow(dump_yaml(workflow)) == workflow
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{replce: false}", "it has no `replce`"),
+        ("{replace: maybe}", "must be true or false"),
+        ("{stop_after: soon}", "soon"),
+        ("never", "must be a mapping of replace, stop_after, replace_after"),
+        ("{replace: false, replace_after: 5s}", "has no meaning where `replace` is false"),
+        ("{replace_after: -5}", "must be 0 or more"),
+    ],
+)
+def test_mistakes_in_it_are_named_with_their_line(written: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_workflow(f"name: w\ntasks:\n  a:\n    type: noop\n    on_disconnect: {written}\n", "w.yaml")
+    assert said in str(caught.value)
+    assert "w.yaml:5" in str(caught.value)
