@@ -12,12 +12,12 @@ class Backoff:
     def __init__(self, first: float, longest: float, rng: random.Random | None = None) -> None:
         self._next = first
         self._longest = longest
-        self._rng = rng or random.Random()
+        self._rng = rng
 
     def seconds(self) -> float:
         """The next wait."""
         wait, self._next = self._next, min(self._next * 2, self._longest)
-        return wait * self._rng.uniform(0.5, 1.0)
+        return wait * (self._rng or random).uniform(0.5, 1.0)
 
     async def wait(self) -> None:
         await asyncio.sleep(self.seconds())

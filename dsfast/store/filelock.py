@@ -18,6 +18,7 @@ class FileLock:
     """`<database>.lock`. The kernel releases it when the process ends, however it ends; the file itself stays."""
 
     def __init__(self, database: Path, *, shared: bool = False) -> None:
+        self.shared = shared
         self._database = database
         self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._path = Path(f"{database}.lock")

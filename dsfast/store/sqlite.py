@@ -1,9 +1,11 @@
 """The embedded store: one SQLite file, one master.
 
-A master holds `<file>.lock` and writes through one connection in a thread of its own, so that an fsync never
-stops the event loop. Readers (people's questions, and the api role, which opens the file without the lock) use
-other connections: under WAL they see the last commit and never wait for the writer, nor it for them.
-`synchronous=FULL` makes every commit an fsync of the log: durable on return, also through a power cut.
+A master holds `<file>.lock`. It commits on the event loop itself as long as that holds the loop for no longer than a
+turn does: on a good disk a commit takes as long as two hand-overs between threads, and a task's successor waits for
+both. A commit that took longer sends those of the next seconds to a thread of the writer's own; so do a lock that
+somebody else has and a claim that is under way there. Readers (people's questions, and the api role, which opens the
+file without the lock) use other connections: under WAL they see the last commit and never wait for the writer, nor it
+for them. `synchronous=FULL` makes every commit an fsync of the log: durable on return, also through a power cut.
 
 URLs are SQLAlchemy's: `sqlite:////absolute/path.db`, and `sqlite:///path.db` relative to the working directory.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +28,17 @@ from dsfast.store.filelock import FileLock
 from dsfast.store.reads import Reads
 from dsfast.store.revision import check_revision
 from dsfast.store.thread import DedicatedThread
-from dsfast.store.writes import copy_batch, storable
+from dsfast.store.writes import Writes, copy_batch, storable
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine, Executable
 
 LOCK_WAIT_SECONDS = 5.0  # for another program's write lock (a shell, a backup): longer than either should hold it
+LOOP_HELD_SECONDS_MAX = 0.05  # a commit on the loop may take this long: about what a full turn may take to compute
+OFF_LOOP_SECONDS = 10.0  # after one that took longer; a disk that stalls now and then costs one heartbeat, not many
 WAL_PAGES_MAX = 4_000  # 16 MB between checkpoints, each of which delays one commit by some milliseconds
+WAL_BYTES = 32 + WAL_PAGES_MAX * (24 + 4096)  # the log's header; each page has one of its own
+WAL_ROOM = 10  # times the log's length must be free on the disk before it is reserved
 
 T = TypeVar("T")
 
@@ -48,7 +55,9 @@ class SqliteStore(Reads):
         self._create = create
         self._lock = FileLock(self._path, shared=shared) if exclusive or shared else None
         self._writer: DedicatedThread | None = None
-        self._connection: sqlite3.Connection | None = None
+        self._connection: sqlite3.Connection | None = None  # used in the writer's thread only
+        self._on_loop: sqlite3.Connection | None = None  # used on the event loop only; waits for nobody's lock
+        self._on_loop_from = 0.0  # monotonic: until then commits go through the thread
         self._reader: DedicatedThread | None = None  # started by the first question
         self._engine: Engine | None = None
 
@@ -60,6 +69,7 @@ class SqliteStore(Reads):
         self._writer = DedicatedThread("dsfast-store-writer")
         try:
             self._connection = await self._writer.call(self._guarded, self._open_writer)
+            self._on_loop = self._guarded(lambda: connect(self._path, "rw", lock_wait_seconds=0.0))
         except BaseException:
             await self.close()
             raise
@@ -70,6 +80,9 @@ class SqliteStore(Reads):
             await self._reader.call(self._close_reader)
             self._reader.stop()
             self._reader = None
+        if self._on_loop is not None:
+            self._on_loop.close()
+            self._on_loop = None
         if self._writer is not None:
             await self._writer.call(self._close_writer)
             self._writer.stop()
@@ -77,7 +90,23 @@ class SqliteStore(Reads):
 
     async def commit(self, batch: Batch) -> Committed:
         """Make a turn durable in one transaction, as `Store.commit` says."""
-        return await self._write(statements.apply, copy_batch(batch))
+        writes = copy_batch(batch)
+        if time.monotonic() >= self._on_loop_from and (committed := self._commit_on_loop(writes)) is not None:
+            return committed
+        return await self._write(statements.apply, writes)
+
+    def _commit_on_loop(self, writes: Writes) -> Committed | None:
+        """Commit without leaving the loop; None, and nothing is written, if somebody else has the file's lock."""
+        assert self._on_loop, "this store was not opened for writing"
+        begin = time.monotonic()
+        try:
+            return self._guarded(statements.apply, self._on_loop, writes)
+        except Locked:
+            return None
+        finally:
+            end = time.monotonic()
+            if end - begin > LOOP_HELD_SECONDS_MAX:
+                self._on_loop_from = end + OFF_LOOP_SECONDS
 
     async def claim(self, owner: str, alive: Collection[str], share: Callable[[int], bool]) -> list[OwnedRun]:
         """Take over the runs of the dead that are this master's share, as `Store.claim` says."""
@@ -106,8 +135,13 @@ class SqliteStore(Reads):
         return await self._read(self._fetch_now, statement)
 
     def _guarded(self, function: Callable[..., T], *arguments: object) -> T:
-        with errors_explained(self._path):
+        try:
             return function(*arguments)
+        except Exception as error:
+            ours = explained(error, self._path)
+            if ours is error:
+                raise
+            raise ours from error
 
     def _open_writer(self) -> sqlite3.Connection:
         assert self._lock is not None
@@ -120,6 +154,8 @@ class SqliteStore(Reads):
             if self._create and statements.read_revision(connection) is None:
                 statements.create_tables(connection)
             check_revision(statements.read_revision(connection), str(self._path))
+            if not self._lock.shared:
+                reserve_log(self._path, connection)
         except BaseException:
             connection.close()
             raise
@@ -180,10 +216,11 @@ def check_exists(path: Path) -> None:
         raise UsageError(f"there is no database {path}; create it with `dsfast db upgrade`")
 
 
-def connect(path: Path, mode: str) -> sqlite3.Connection:
+def connect(path: Path, mode: str, *, lock_wait_seconds: float | None = None) -> sqlite3.Connection:
     """A connection to an existing file; `mode` is "rw" (durable: WAL, every commit synced) or "ro"."""
+    timeout = LOCK_WAIT_SECONDS if lock_wait_seconds is None else lock_wait_seconds
     uri = f"file:{quote(str(path))}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LOCK_WAIT_SECONDS)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
     try:
         if mode == "rw":
             connection.execute("PRAGMA journal_mode = WAL")
@@ -193,6 +230,22 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def reserve_log(path: Path, connection: sqlite3.Connection) -> None:
+    """Give the log the length at which it begins anew, if the disk has plenty of room for it.
+
+    To sync a write within a file costs half of one that makes it longer: the file's length is synced too. What lies
+    behind the last commit is never read as one, since frames carry a salt and a checksum. Under the write lock nobody
+    else appends meanwhile. The log goes when the last connection is closed.
+    """
+    with statements.transaction(connection), open(f"{path}-wal", "r+b") as log:
+        missing = WAL_BYTES - log.seek(0, os.SEEK_END)
+        room = os.statvfs(log.fileno())
+        if 0 < missing * WAL_ROOM < room.f_bavail * room.f_frsize:
+            log.write(bytes(missing))
+            log.flush()
+            os.fsync(log.fileno())
 
 
 def people_engine(path: Path) -> Engine:
@@ -226,20 +279,33 @@ def upgrade_engine(url: str) -> Iterator[Engine]:
             lock.release()
 
 
+class Locked(Unavailable):
+    """Another connection has the write lock."""
+
+
 @contextmanager
 def errors_explained(path: Path) -> Iterator[None]:
     """Turns the errors of SQLite and of the file system into ours; what else is raised is a bug and stays."""
     try:
         yield
-    except OSError as error:
-        raise Unavailable(f"{error.filename or path} cannot be used as a database: {error.strerror}") from error
     except Exception as error:
-        reported = getattr(error, "orig", error)  # SQLAlchemy wraps what the driver raises
-        name = getattr(reported, "sqlite_errorname", "")
-        sentence = next((text for prefix, text in _SENTENCES.items() if name.startswith(prefix)), None)
-        if sentence is None:
+        ours = explained(error, path)
+        if ours is error:
             raise
-        raise Unavailable(f"{path}: {sentence}") from error
+        raise ours from error
+
+
+def explained(error: Exception, path: Path) -> Exception:
+    """The error as ours, with a sentence; itself if it is a bug, or ours already."""
+    if isinstance(error, OSError):
+        return Unavailable(f"{error.filename or path} cannot be used as a database: {error.strerror}")
+    reported = getattr(error, "orig", error)  # SQLAlchemy wraps what the driver raises
+    name = getattr(reported, "sqlite_errorname", "")
+    sentence = next((text for prefix, text in _SENTENCES.items() if name.startswith(prefix)), None)
+    if sentence is None:
+        return error
+    kind = Locked if name.startswith("SQLITE_BUSY") else Unavailable
+    return kind(f"{path}: {sentence}")
 
 
 _SENTENCES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,7 +20,7 @@ from dsfast.store import open_store
 from dsfast.store import sqlite as sqlite_store
 from dsfast.store.open import plain_url
 from dsfast.store.sqlite import SqliteStore, database_path
-from tests.store_rows import attempt, batch, run, submit
+from tests.store_rows import ME, attempt, batch, run, submit
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +36,10 @@ def url(path: Path) -> str:
 
 def put(path: Path, text: str) -> None:
     path.write_text(text)
+
+
+def log_bytes(path: Path) -> int:
+    return os.stat(f"{path}-wal").st_size
 
 
 async def created(path: Path) -> SqliteStore:
@@ -134,15 +139,57 @@ async def test_a_directory_that_is_a_file_is_a_sentence(path: Path) -> None:
 async def test_a_full_disk_is_a_sentence_and_passes(path: Path) -> None:
     store = await created(path)
     await submit(store, run(1))
-    assert store._writer is not None
-    assert store._connection is not None
-    await store._writer.call(store._connection.execute, "PRAGMA max_page_count = 20")  # SQLite's own full disk
+    assert store._on_loop is not None
+    store._on_loop.execute("PRAGMA max_page_count = 20")  # SQLite's own full disk
     large = batch(attempts=tuple(attempt(1, task, outputs=b"x" * 100_000) for task in range(5)))
     with pytest.raises(Unavailable, match="disk is full"):
         await store.commit(large)
     assert await store.attempts(1) == []
-    await store._writer.call(store._connection.execute, "PRAGMA max_page_count = 100000")
+    store._on_loop.execute("PRAGMA max_page_count = 100000")
     assert await store.commit(large) == Committed()
+    await store.close()
+
+
+async def test_a_commit_that_holds_the_loop_for_long_sends_the_next_ones_to_the_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await created(path)
+    await submit(store, run(1))
+    assert store._on_loop_from == 0.0
+    monkeypatch.setattr(sqlite_store, "LOOP_HELD_SECONDS_MAX", 0.0)
+    assert await store.commit(batch(attempts=(attempt(1, 0),))) == Committed()
+    assert store._on_loop is not None
+    store._on_loop.close()  # whoever commits on the loop now fails
+    assert await store.commit(batch(attempts=(attempt(1, 1),))) == Committed()
+    assert [row.task for row in await store.attempts(1)] == [0, 1]
+    await store.close()
+
+
+async def test_a_master_finds_its_log_at_its_full_length_and_what_was_committed_before_a_crash_in_it(
+    path: Path, tmp_path: Path
+) -> None:
+    store = await created(path)
+    await submit(store, run(1))
+    assert log_bytes(path) == sqlite_store.WAL_BYTES
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{tmp_path / 'crashed'}{suffix}")
+    await store.close()
+    again = await created(tmp_path / "crashed")
+    assert await again.owned(ME) == [1]
+    await again.close()
+
+
+async def test_a_log_is_not_reserved_in_a_file_that_others_write_too(path: Path) -> None:
+    store = SqliteStore(f"sqlite:///{path}", create=True, exclusive=False, shared=True)
+    await store.open()
+    assert log_bytes(path) < sqlite_store.WAL_BYTES
+    await store.close()
+
+
+async def test_a_log_is_not_reserved_on_a_disk_that_is_nearly_full(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_store, "WAL_ROOM", 1 << 40)
+    store = await created(path)
+    assert log_bytes(path) < sqlite_store.WAL_BYTES
     await store.close()
 
 
@@ -203,7 +250,7 @@ def test_postgresql_may_be_spelled_in_three_ways(scheme: str) -> None:
 WRITE_UNTIL_KILLED = """
 import asyncio, sys
 from dsfast.store import open_store
-from tests.store_rows import attempt, batch, run, submit
+from tests.store_rows import ME, attempt, batch, run, submit
 
 async def main():
     store = open_store(sys.argv[1], create=True)
