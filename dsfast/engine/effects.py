@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from dsfast.engine.events import Stray
 from dsfast.rows import Batch
-from dsfast.wire.commands import Attempt, Command, Execute, Result
+from dsfast.wire.commands import Attempt, Command, Execute, LogRead, Result
 
 Kept = tuple[int, Result]  # a result as the next life of its worker should find it, with the epoch of its run
 Send = tuple[str, int, Command]  # peer id, request id it answers (or 0), command
@@ -55,5 +55,6 @@ class WorkerEffects:
     patient: bool = False  # something began to run that may run on for a while without lease and link
     forgotten: list[Attempt] = field(default_factory=list)  # acknowledged: need not be kept any longer
     sends: list[Send] = field(default_factory=list)
+    log_reads: list[tuple[str, int, LogRead]] = field(default_factory=list)  # peer id and request id of who asks
     wake_at: float | None = None
     idle: bool = False  # draining or stopping, and nothing is left to run or to report

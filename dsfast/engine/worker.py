@@ -48,6 +48,7 @@ class WorkerEngine:
         self.stopping = False
         self.refused_commands = 0  # under an outdated epoch
         self._pace = Pace()
+        self._shared = -1  # the capacity that masters were last told their limits of; -1: they may differ by now
         self._epochs: OrderedDict[int, int] = OrderedDict()
         self._news: list[Held] = []  # started in this turn
         self.now = 0.0
@@ -94,6 +95,8 @@ class WorkerEngine:
         handler = COMMANDS.get(type(e.command))
         if handler is not None:
             handler(self, e.peer_id, e.command, fx)
+        elif isinstance(e.command, cmd.LogRead):
+            fx.log_reads.append((e.peer_id, e.request_id, e.command))
 
     def _on_execute(self, peer: str, c: cmd.Execute, fx: WorkerEffects) -> None:
         key = (c.run_id, c.task, c.attempt)
@@ -197,6 +200,7 @@ class WorkerEngine:
     def _on_demand(self, peer: str, c: cmd.Demand, fx: WorkerEffects) -> None:
         if peer in self.masters:
             self.masters[peer].hungry = c.hungry
+            self._shared = -1
 
     # -- what links and task types say ---------------------------------------------------------------------
 
@@ -204,11 +208,13 @@ class WorkerEngine:
         if e.peer.role != "master":
             return
         self.masters[e.peer.id] = Share()
+        self._shared = -1
         if self.draining:
             fx.sends.append((e.peer.id, 0, cmd.Draining()))
 
     def _on_link_down(self, e: ev.LinkDown, fx: WorkerEffects) -> None:
         self.masters.pop(e.peer_id, None)
+        self._shared = -1
         fence.check(self, fx)
 
     def _on_attempt_started(self, e: ev.AttemptStarted, fx: WorkerEffects) -> None:
@@ -313,9 +319,10 @@ class WorkerEngine:
         return False
 
     def _tell_credit(self, fx: WorkerEffects) -> None:
-        if not self.masters:
-            return
+        """Share the capacity out among masters; what each has here matters only while some have tasks waiting."""
         capacity = self.me.slots + self._pace.prefetch(self.me.slots)
+        if not self.masters or capacity == self._shared:
+            return
         if len(self.masters) > 1:
             self._count_held()
         for peer, limit in limits(capacity, self.masters).items():
@@ -323,6 +330,8 @@ class WorkerEngine:
             if worth_telling(share.limit, limit):
                 share.limit = limit
                 fx.sends.append((peer, 0, cmd.Credit(limit)))
+        if len(self.masters) == 1 or not any(share.hungry for share in self.masters.values()):
+            self._shared = capacity
 
     def _count_held(self) -> None:
         for share in self.masters.values():

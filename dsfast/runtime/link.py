@@ -23,13 +23,13 @@ import socket
 import struct
 import termios
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from dsfast._core.frame import FrameDecoder, FrameError
 from dsfast.errors import ProtocolError
 from dsfast.model import Member
 from dsfast.runtime.handshake import Dialling, HandshakeError, Listening
-from dsfast.wire.codec import COMMANDS, decode, encode
+from dsfast.wire.codec import COMMANDS, MANY, decode, decode_many, encode
 from dsfast.wire.commands import Command, Ping, Pong
 
 if TYPE_CHECKING:
@@ -154,8 +154,19 @@ class Link(asyncio.Protocol):
         for kind, request_id, body in frames:
             if kind in self._allowed:
                 self._table.received(self, request_id, decode(kind, body))
+            elif kind == MANY and self.peer is not None:
+                self._take_many(body)
             else:
                 self._about_link(kind, body)
+            if self.over:
+                return
+
+    def _take_many(self, body: bytes) -> None:
+        kind, commands = decode_many(body)
+        if kind not in self._allowed:
+            self._not_allowed(kind)
+        for command in commands:
+            self._table.received(self, 0, command)
             if self.over:
                 return
 
@@ -168,8 +179,12 @@ class Link(asyncio.Protocol):
         elif kind == Pong.KIND:
             self._note_load(body)
         else:
-            name = COMMANDS[kind].__name__ if kind in COMMANDS else f"kind {kind}"
-            raise ProtocolError(f"a {self.peer.role} may not send {name} to a {self._table.me.role}")
+            self._not_allowed(kind)
+
+    def _not_allowed(self, kind: int) -> NoReturn:
+        assert self.peer is not None
+        name = COMMANDS[kind].__name__ if kind in COMMANDS else f"kind {kind}"
+        raise ProtocolError(f"a {self.peer.role} may not send {name} to a {self._table.me.role}")
 
     def _shake(self, kind: int, body: bytes) -> None:
         handshake = self._handshake

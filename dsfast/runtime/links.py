@@ -33,7 +33,7 @@ from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.link import Link
 from dsfast.runtime.table import LinkTable
 from dsfast.runtime.tls import Tls
-from dsfast.wire.codec import encode
+from dsfast.wire.codec import encode, encode_all
 from dsfast.wire.commands import Challenge, Command, Hello
 
 DEFAULT_LIMITS = LinkLimits()
@@ -63,7 +63,7 @@ class Links:
         self._tls = tls
         self._table = LinkTable(me, on_event, load, limits, rng)
         self._dialers: dict[str, Dialer] = {}  # by the id that was dialled, or by address if it was not known
-        self._unflushed: dict[Link, None] = {}  # in the order of their first send
+        self._unflushed: dict[Link, list[tuple[Command, int]]] = {}  # what the next flush sends
         self._server: asyncio.Server | None = None
         # Both sides of a link may ask; ids of the dialling side are odd, so an answer is never taken for a request.
         self._request_ids = count(2, 2)
@@ -141,22 +141,28 @@ class Links:
     def send(self, peer_id: str, command: Command, request_id: int = 0) -> bool:
         """Queue a command for the next flush; False if there is no link. `request_id` is the one that it answers."""
         link = self._table.links.get(peer_id)
-        if link is None or not link.queue(encode(command, request_id)):
+        if link is None:
             return False
-        self._unflushed[link] = None
+        sends = self._unflushed.get(link)
+        if sends is None:
+            self._unflushed[link] = [(command, request_id)]
+        else:
+            sends.append((command, request_id))
         return True
 
     def flush(self) -> None:
         """Write what has been queued since the last flush: once per peer."""
-        links, self._unflushed = self._unflushed, {}
-        for link in links:
-            link.flush()
+        unflushed, self._unflushed = self._unflushed, {}
+        for link, sends in unflushed.items():
+            if link.queue(encode_all(sends)):
+                link.flush()
 
     async def request(self, peer_id: str, command: Command, timeout: float) -> Command:  # noqa: ASYNC109 - likewise
         """Send a command and wait for its answer, which is not reported as an event.
 
         Raises Unavailable when there is no link, when it is lost, and when no answer comes within `timeout` seconds.
         """
+        self.flush()  # what was queued for this peer comes first
         link = self._table.links.get(peer_id)
         request_id = next(self._request_ids) + (link is not None and link.dialled)
         if link is None or not link.queue(encode(command, request_id)):
@@ -181,6 +187,7 @@ class Links:
     async def close(self) -> None:
         """Stop listening and dialling, send what is queued, and end all links; nothing is reported any more."""
         self._table.report = _to_nobody
+        self.flush()
         if self._server is not None:
             self._server.close()
         links = [*self._table.links.values(), *self._table.strangers]

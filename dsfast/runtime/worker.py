@@ -1,9 +1,9 @@
 """A worker's process: its engine between links, registry and the attempts it runs.
 
 Theory of operation. `serve` is the only task that touches the engine. A turn's kills and starts are done first; then
-its results are written down, so that they outlive this process; then come its sends. An attempt that ends while it is
-being started (a noop) is taken in before anything leaves, so a burst of short tasks costs one write to a socket and
-not one each. Logs are read by id, straight from the files, without the engine. Told to stop, the worker drains: it
+its results are written down, so that they outlive this process; then its sends leave. An attempt that ends while it is
+being started (a noop) is taken in before that, so a burst of short tasks costs one write to the journal and one to a
+socket, and not two each. Logs are read by id, straight from the files. Told to stop, the worker drains: it
 takes nothing new, lets running attempts end for `drain_seconds`, then ends them as lost with it; it leaves once every
 result is acknowledged, or no master has been there to take it for FAREWELL_SECONDS.
 """
@@ -16,7 +16,7 @@ import math
 import time
 
 from dsfast.engine import events as ev
-from dsfast.engine.effects import WorkerEffects
+from dsfast.engine.effects import Kept, WorkerEffects
 from dsfast.engine.held import Phase
 from dsfast.engine.worker import WorkerEngine
 from dsfast.errors import NotFound, Unavailable
@@ -68,7 +68,7 @@ class Worker:
         self._move()
         while not self._idle:
             events = await self.inbox.batch(_sooner(wake_at, self._stop_at))
-            wake_at = self._turn(self._without_log_reads(events))
+            wake_at = self._turn(events)
         if self.standstill is not None:
             self.standstill.end()
 
@@ -82,17 +82,23 @@ class Worker:
     def _turn(self, events: list[ev.Event]) -> float | None:
         if self.standstill is not None and self.standstill.stood_still():
             events = self._distrust(events)
+        kept: list[Kept] = []
+        forgotten: list[cmd.Attempt] = []
         for _ in range(ROUNDS_MAX):
             now = time.monotonic()  # the loop's clock, but not rounded to milliseconds
             self._hurry(now, events)
             fx = self.engine.step(events, now)
+            kept += fx.kept
+            forgotten += fx.forgotten
             self._perform(fx)
-            events = self._without_log_reads(self.inbox.take())
+            events = self.inbox.take()
             if not events:
                 break
         else:
             for event in events:
                 self.inbox.put(event)
+        if self.journal is not None:
+            self.journal.write(kept, forgotten)
         self.links.flush()
         self._idle = self._idle or fx.idle  # it may have waited for long enough
         return fx.wake_at
@@ -115,22 +121,12 @@ class Worker:
             self.executor.kill(order.key, order.grace, order.reason)
         for execute in fx.starts:
             self.executor.start(execute)
-        if self.journal is not None:
-            self.journal.write(fx.kept, fx.forgotten)
         for peer, request_id, command in fx.sends:
             self.links.send(peer, command, request_id)
+        for peer, request_id, read in fx.log_reads:
+            self.links.send(peer, self._read_log(read), request_id)
 
     # -- logs ----------------------------------------------------------------------------------------------
-
-    def _without_log_reads(self, events: list[ev.Event]) -> list[ev.Event]:
-        """Answer reads of logs; the rest is for the engine."""
-        rest = []
-        for event in events:
-            if isinstance(event, ev.Received) and isinstance(event.command, cmd.LogRead):
-                self.links.send(event.peer_id, self._read_log(event.command), event.request_id)
-            else:
-                rest.append(event)
-        return rest
 
     def _read_log(self, c: cmd.LogRead) -> cmd.Command:
         key = (c.run_id, c.task, c.attempt)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dsfast._core.frame import FrameDecoder
 from dsfast.engine.events import LinkDown, LinkUp, PeerDead, Received
 from dsfast.model import Member
-from dsfast.wire.codec import decode, encode
+from dsfast.wire.codec import MANY, decode, decode_many, encode_all
 from dsfast.wire.commands import Command
 
 if TYPE_CHECKING:
@@ -34,17 +34,17 @@ class Stream:
         self.sender = sender
         self.receiver = receiver
         self.arrives = 0.0  # when what was sent last arrives: later sends arrive later
-        self._unsent: list[bytes] = []
+        self._unsent: list[tuple[Command, int]] = []
         self._stalled: list[bytes] = []  # what a block holds back
         self._decoder = FrameDecoder(BODY_BYTES_MAX)
 
     def queue(self, command: Command, request_id: int) -> None:
-        self._unsent.append(encode(command, request_id))
+        self._unsent.append((command, request_id))
 
     def flush(self) -> None:
         """Put what is queued on its way, in one piece or in two."""
         world = self.link.world
-        data, self._unsent = b"".join(self._unsent), []
+        data, self._unsent = encode_all(self._unsent), []
         if not data or self.link.cut:
             return
         if world.rng.random() < 0.2:
@@ -75,7 +75,8 @@ class Stream:
 
     def _deliver(self, data: bytes) -> None:
         for kind, request_id, body in self._decoder.feed(data):
-            self.receiver.put(Received(self.sender.member.id, request_id, decode(kind, body)))
+            for command in decode_many(body)[1] if kind == MANY else (decode(kind, body),):
+                self.receiver.put(Received(self.sender.member.id, request_id, command))
 
 
 class Link:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dsfast._core.frame import FrameDecoder
 from dsfast.errors import ProtocolError
 from dsfast.model import AttemptState, Outcome
-from dsfast.wire.codec import COMMANDS, by_kind, decode, encode
+from dsfast.wire.codec import COMMANDS, MANY, MANY_BYTES_MAX, by_kind, decode, decode_many, encode, encode_all
 from dsfast.wire.commands import Command, Demand, Execute, Result, ResultAck, Submit
 
 SCALARS: dict[Any, st.SearchStrategy[Any]] = {
@@ -124,11 +124,15 @@ def test_an_outcome_travels_inside_a_result() -> None:
 
 
 class One(Command, frozen=True):
-    KIND: ClassVar[int] = 7
+    KIND: ClassVar[int] = 9
 
 
 class Two(Command, frozen=True):
-    KIND: ClassVar[int] = 7
+    KIND: ClassVar[int] = 9
+
+
+class Many(Command, frozen=True):
+    KIND: ClassVar[int] = MANY
 
 
 class Unnumbered(Command, frozen=True):
@@ -136,7 +140,49 @@ class Unnumbered(Command, frozen=True):
 
 
 def test_two_commands_of_one_kind_are_a_bug_that_is_found_at_once() -> None:
-    with pytest.raises(AssertionError, match="Two and One share kind 7"):
+    with pytest.raises(AssertionError, match="Two and One share kind 9"):
         by_kind([One, Two])
     with pytest.raises(AssertionError, match="Unnumbered has kind 0"):
         by_kind([Unnumbered])
+    with pytest.raises(AssertionError, match="Many has the kind of a frame"):
+        by_kind([Many])
+
+
+def received(stream: bytes) -> list[tuple[Command, int]]:
+    """The commands of a stream with their request ids, those that travelled together one by one."""
+    found: list[tuple[Command, int]] = []
+    for kind, request_id, body in FrameDecoder(2**32 - 1).feed(stream):
+        if kind == MANY:
+            found += [(command, request_id) for command in decode_many(body)[1]]
+        else:
+            found.append((decode(kind, body), request_id))
+    return found
+
+
+runs_of_one_kind = st.one_of(
+    [st.lists(st.tuples(structs(cls), st.sampled_from([0, 0, 0, 7])), max_size=6) for cls in COMMANDS.values()]
+)
+
+
+@given(st.lists(runs_of_one_kind, max_size=4).map(lambda runs: [send for run in runs for send in run]))
+def test_commands_that_leave_together_arrive_one_by_one_in_their_order(sent: list[tuple[Command, int]]) -> None:
+    assert received(encode_all(sent)) == sent
+
+
+def test_commands_of_one_kind_share_a_frame_until_it_is_large() -> None:
+    small = encode_all([(ResultAck(1, task, 1), 0) for task in range(1000)])
+    assert [kind for kind, _, _ in FrameDecoder(2**32 - 1).feed(small)] == [MANY]
+    sent: list[tuple[Command, int]] = [(Execute(1, task, 1, 1, "t", bytes(100_000)), 0) for task in range(9)]
+    large = encode_all([*sent, (Execute(1, 9, 1, 1, "t", bytes(10 * MANY_BYTES_MAX)), 0)])
+    frames = FrameDecoder(2**32 - 1).feed(large)
+    assert all(len(body) <= MANY_BYTES_MAX for kind, _, body in frames if kind == MANY)
+    assert received(large)[:9] == sent
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\x00\x90", bytes([MANY]) + b"\x90", b"\xff\x90", b"\x12", b"\x12\x91\x01", b"\x12" + bytes(MANY_BYTES_MAX)],
+)
+def test_many_commands_that_are_none_are_refused(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode_many(body)

@@ -19,7 +19,7 @@ from dsfast.runtime.handshake import Dialling, Identity, Listening, proof
 from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.link import Link
 from dsfast.runtime.table import LinkTable
-from dsfast.wire.codec import COMMANDS, encode
+from dsfast.wire.codec import COMMANDS, MANY, encode, encode_all
 from dsfast.wire.commands import Challenge, Credit, Demand, Execute, Hello, Ping, Pong, Proof, Started
 from dsfast.wire.flows import allowed
 
@@ -150,6 +150,29 @@ async def test_all_frames_of_a_read_are_delivered_in_order(setup: Setup) -> None
     assert setup.events == [LinkUp(WORKER), *[Received("w@1", 0, command) for command in sent]]
 
 
+async def test_commands_that_travel_together_are_delivered_one_by_one(setup: Setup) -> None:
+    setup.link.data_received(encode_all([(Credit(number), 0) for number in range(50)]))
+    assert setup.events == [LinkUp(WORKER), *[Received("w@1", 0, Credit(number)) for number in range(50)]]
+
+
+async def test_what_a_role_may_not_say_it_may_not_say_many_times(setup: Setup) -> None:
+    setup.link.data_received(encode_all([(Demand(True), 0), (Demand(False), 0)]))
+    ended = setup.events[-1]
+    assert isinstance(ended, LinkDown)
+    assert ended.reason == "a worker may not send Demand to a master"
+
+
+async def test_nothing_is_delivered_after_the_end_even_of_the_same_frame(setup: Setup) -> None:
+    def end_it(event: Event) -> None:
+        setup.events.append(event)
+        if isinstance(event, Received):
+            setup.link.drop("enough")
+
+    setup.table.report = end_it
+    setup.link.data_received(encode_all([(Credit(1), 0), (Credit(2), 0)]))
+    assert setup.events[1:] == [Received("w@1", 0, Credit(1)), LinkDown("w@1", "enough")]
+
+
 async def test_nothing_is_delivered_after_the_end_even_of_the_same_read(setup: Setup) -> None:
     """The table may end a link at any event; what was read with it is dropped."""
 
@@ -227,7 +250,7 @@ def test_a_stranger_can_say_anything_and_is_never_an_event(pieces: list[bytes]) 
     said_by_a_stranger(pieces)
 
 
-@given(st.lists(st.tuples(st.sampled_from(sorted(COMMANDS)), st.binary(max_size=100)), max_size=5))
+@given(st.lists(st.tuples(st.sampled_from(sorted({MANY, *COMMANDS})), st.binary(max_size=100)), max_size=5))
 def test_a_stranger_can_frame_anything_and_is_never_an_event(frames: list[tuple[int, bytes]]) -> None:
     said_by_a_stranger([frame.encode(kind, 0, body) for kind, body in frames])
 
