@@ -13,7 +13,7 @@ The diagrams in docs/states.md are drawn from these tables by `mermaid`; a test 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import TypeVar
 
 from dsfast.model import AttemptState, RunState
@@ -23,7 +23,7 @@ class IllegalTransition(AssertionError):
     """A step that no table has: a bug in the engine."""
 
 
-class Step(Enum):
+class Step(StrEnum):
     """What can happen to an attempt or a run."""
 
     DISPATCH = "dispatch"  # bound to a worker, durable before it is sent

@@ -13,10 +13,11 @@ from dsfast.wire import commands as cmd
 
 def amend(fx: MasterEffects, committed: Committed) -> dict[int, int]:
     """Take out of the turn what was not written; the runs that the engine must forget, with the epochs of the turn."""
+    if not committed.lost and not committed.duplicates:
+        return {}
     gone = committed.lost | committed.duplicates.keys()
-    if gone:
-        fx.sends = [kept for send in fx.sends if (kept := _kept(send, committed, gone)) is not None]
-        fx.ended = [run_id for run_id in fx.ended if run_id not in gone]
+    fx.sends = [kept for send in fx.sends if (kept := _kept(send, committed, gone)) is not None]
+    fx.ended = [run_id for run_id in fx.ended if run_id not in gone]
     return {run_id: fx.batch.epochs[run_id] for run_id in sorted(gone)}
 
 

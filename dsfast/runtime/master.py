@@ -130,7 +130,8 @@ class Master:
             self.inbox.put_first(ev.RunsLost(gone))  # what it decides of such a run from now on is void
         if committed.lost:
             log_event(self.log, "runs_lost", level=logging.WARNING, runs=",".join(map(run_text, committed.lost)))
-        self._log_runs(fx, gone)
+        if fx.batch.new_runs or fx.ended:
+            self._log_runs(fx, gone)
         if self.on_durable is not None:
             self.on_durable(fx.batch)
 
@@ -249,6 +250,8 @@ class Master:
         return task
 
     def _raise_failure(self) -> None:
+        if not self._beside:
+            return
         for task in [task for task in self._beside if task.done()]:
             self._beside.remove(task)
             if not task.cancelled():

@@ -42,6 +42,11 @@ WAL_ROOM = 10  # times the log's length must be free on the disk before it is re
 
 T = TypeVar("T")
 
+# Of every value that is no number or text the driver asks whether somebody adapts it, which costs ten times the binding
+# unless it is answered: None and bytes stay what they are.
+sqlite3.register_adapter(type(None), {}.get)
+sqlite3.register_adapter(bytes, bytes)
+
 
 class SqliteStore(Reads):
     """`Store` in one file. `exclusive` is a master, the only writer; `shared` is one of several `dsfast run`s.

@@ -50,6 +50,11 @@ class Writes:
 
 def copy_batch(batch: Batch) -> Writes:
     """Take a batch over. A row of a run without an epoch is a bug of the caller and fails here."""
+    attempts = [attempt_values(row) for row in batch.attempts.values()]
+    if not (batch.new_runs or batch.runs):  # most turns: attempts begin and end
+        fence = {run_id: (batch.owner, epoch) for run_id, epoch in batch.epochs.items()}
+        assert all(row[0] in fence for row in attempts), "rows of runs without an epoch"
+        return Writes(batch.owner, list(batch.definitions), {}, {}, {}, attempts, fence, {})
     fresh = {row.id: _as_changed(row, batch.runs.get(row.id, row)) for row in batch.new_runs}
     changed = {run_id: row for run_id, row in batch.runs.items() if run_id not in fresh}
     epochs = {run_id: row.epoch for run_id, row in fresh.items()} | batch.epochs
@@ -61,7 +66,7 @@ def copy_batch(batch: Batch) -> Writes:
         new_runs={run_id: run_values(row) for run_id, row in fresh.items()},
         keys={run_id: storable(row.idempotency_key) for run_id, row in fresh.items() if row.idempotency_key},
         runs={run_id: run_changes(row) for run_id, row in sorted(changed.items())},
-        attempts=[attempt_values(row) for row in batch.attempts.values()],
+        attempts=attempts,
         fence={run_id: (batch.owner, epoch) for run_id, epoch in epochs.items()},
         after={row.id: (row.owner, row.epoch) for rows in (fresh, changed) for row in rows.values()},
     )
@@ -138,7 +143,7 @@ def attempt_values(row: AttemptRow) -> Values:
         row.started_at,
         row.ended_at,
         row.exit_code,
-        storable(row.reason),
+        row.reason and storable(row.reason),
         row.outputs,
     )
 
