@@ -45,6 +45,7 @@ _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
 }
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}
 _TEXT_TAGS = {"tag:yaml.org,2002:str", "!"}
+_PARSERS_LIMIT = "exceeded maximum nesting depth"  # the parser reads ahead, and may meet its own limit before ours
 _NESTED = f"the values are nested more than {NESTING_MAX} deep here"
 _CONTAINER_TAGS = {None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
@@ -77,6 +78,9 @@ def read_document(text: str, file: str | None, verbatim: Collection[Path] = ()) 
         for event in events(text):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
+        if error.problem == _PARSERS_LIMIT:
+            line = error.context_mark.line + 1 if error.context_mark else None
+            raise UsageError(Problem(_NESTED, file, line)) from None
         raise UsageError(syntax_problem(error, text, file)) from None
     except _Refusal as refusal:
         fault = refusal.fault
