@@ -9,8 +9,6 @@ owner and epoch, and reports the run as lost otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import msgspec
 
 from dsfast.model import AttemptState, Priority, RunState
@@ -59,31 +57,28 @@ class AttemptRow(msgspec.Struct, gc=False):  # holds no containers, and a master
     outputs: bytes | None = None  # JSON object
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct):
     """Everything one turn wants durable. `owner` is the master's own member id."""
 
     owner: str
-    definitions: list[DefinitionRow] = field(default_factory=list)
-    new_runs: list[RunRow] = field(default_factory=list)
-    runs: dict[int, RunRow] = field(default_factory=dict)  # changed runs (state, times, reason, owner=None at the end)
-    attempts: dict[tuple[int, int, int], AttemptRow] = field(default_factory=dict)
-    epochs: dict[int, int] = field(default_factory=dict)  # run id -> epoch, for every run touched above
+    definitions: list[DefinitionRow] = []
+    new_runs: list[RunRow] = []
+    runs: dict[int, RunRow] = {}  # changed runs (state, times, reason, owner=None at the end)
+    attempts: dict[tuple[int, int, int], AttemptRow] = {}
+    epochs: dict[int, int] = {}  # run id -> epoch, for every run touched above
 
     def __bool__(self) -> bool:
         return bool(self.new_runs or self.runs or self.attempts or self.definitions)
 
 
-@dataclass(slots=True)
-class Committed:
+class Committed(msgspec.Struct):
     """What a commit found: runs that another master owns by now, and submits that were repeats."""
 
     lost: frozenset[int] = frozenset()
-    duplicates: dict[int, int] = field(default_factory=dict)  # refused new run id -> run that has its idempotency key
+    duplicates: dict[int, int] = {}  # refused new run id -> run that has its idempotency key
 
 
-@dataclass(slots=True)
-class OwnedRun:
+class OwnedRun(msgspec.Struct):
     """A run read back with everything needed to continue it: definition body and all attempts, in key order."""
 
     run: RunRow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from dsfast.engine.events import Stray
 from dsfast.rows import Batch
@@ -12,8 +12,7 @@ Kept = tuple[int, Result]  # a result as the next life of its worker should find
 Send = tuple[str, int, Command]  # peer id, request id it answers (or 0), command
 
 
-@dataclass(slots=True)
-class Claim:
+class Claim(msgspec.Struct):
     """Take over the unfinished runs whose owner is not in `alive`: those with id % count == rank, or all (count 1)."""
 
     alive: frozenset[str]
@@ -24,20 +23,18 @@ class Claim:
         return run_id % self.count == self.rank
 
 
-@dataclass(slots=True)
-class MasterEffects:
+class MasterEffects(msgspec.Struct):
     """A master's turn: first the batch becomes durable, then the sends leave, then the rest."""
 
     batch: Batch
-    sends: list[Send] = field(default_factory=list)
+    sends: list[Send] = []
     claim: Claim | None = None
-    lookups: list[Stray] = field(default_factory=list)  # have the runs ended that workers hold these attempts of?
-    ended: list[int] = field(default_factory=list)  # runs that reached their final state in this turn
+    lookups: list[Stray] = []  # have the runs ended that workers hold these attempts of?
+    ended: list[int] = []  # runs that reached their final state in this turn
     wake_at: float | None = None  # monotonic; None: nothing is due
 
 
-@dataclass(slots=True)
-class KillOrder:
+class KillOrder(msgspec.Struct):
     """End this attempt's processes: ask, and insist after `grace` seconds."""
 
     key: Attempt
@@ -45,16 +42,15 @@ class KillOrder:
     reason: str
 
 
-@dataclass(slots=True)
-class WorkerEffects:
+class WorkerEffects(msgspec.Struct):
     """A worker's turn."""
 
-    starts: list[Execute] = field(default_factory=list)
-    kills: list[KillOrder] = field(default_factory=list)
-    kept: list[Kept] = field(default_factory=list)  # to be written down before anything of them is sent
+    starts: list[Execute] = []
+    kills: list[KillOrder] = []
+    kept: list[Kept] = []  # to be written down before anything of them is sent
     patient: bool = False  # something began to run that may run on for a while without lease and link
-    forgotten: list[Attempt] = field(default_factory=list)  # acknowledged: need not be kept any longer
-    sends: list[Send] = field(default_factory=list)
-    log_reads: list[tuple[str, int, LogRead]] = field(default_factory=list)  # peer id and request id of who asks
+    forgotten: list[Attempt] = []  # acknowledged: need not be kept any longer
+    sends: list[Send] = []
+    log_reads: list[tuple[str, int, LogRead]] = []  # peer id and request id of who asks
     wake_at: float | None = None
     idle: bool = False  # draining or stopping, and nothing is left to run or to report

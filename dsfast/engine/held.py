@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from dsfast.model import AttemptState, Outcome
 from dsfast.wire import commands as cmd
@@ -18,10 +19,10 @@ class Phase(Enum):
     ENDED = "ended"
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct, gc=False):
     """An attempt this worker answers for."""
 
+    key: cmd.Attempt
     execute: cmd.Execute
     phase: Phase = Phase.QUEUED
     began: float = 0.0  # monotonic, like `ended`
@@ -36,17 +37,12 @@ class Held:
     life: str = ""  # the former life of this worker under which it ended
 
     @property
-    def key(self) -> cmd.Attempt:
-        return (self.execute.run_id, self.execute.task, self.execute.attempt)
-
-    @property
     def parting(self) -> tuple[str, cmd.Attempt]:
         """The deadline at which it ends if nobody who may answer for it is back by then."""
         return ("parting", self.key)
 
 
-@dataclass(slots=True)
-class Binding:
+class Binding(msgspec.Struct, gc=False):
     """Whom a run is reported to, and how many attempts of it are held."""
 
     master: str

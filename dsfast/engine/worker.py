@@ -36,6 +36,7 @@ class WorkerEngine:
 
     def __init__(self, me: Member) -> None:
         self.me = me
+        self._id = me.id
         self.held: dict[cmd.Attempt, Held] = {}
         self.bindings: dict[int, Binding] = {}
         self.masters: dict[str, Share] = {}  # linked ones
@@ -71,7 +72,8 @@ class WorkerEngine:
     def recall(self, kept: Iterable[Kept]) -> None:
         """Take on the results that former lives have left; masters ask for them by Adopt."""
         for epoch, c in kept:
-            held = Held(cmd.Execute(c.run_id, c.task, c.attempt, epoch, "", b""), Phase.ENDED)
+            key = (c.run_id, c.task, c.attempt)
+            held = Held(key, cmd.Execute(*key, epoch, "", b""), Phase.ENDED)
             held.outcome, held.life = c.outcome, c.life
             self.held[held.key] = held
             binding = self.bindings.setdefault(c.run_id, Binding("", epoch))
@@ -108,7 +110,7 @@ class WorkerEngine:
         elif self.draining:
             fx.sends.append((peer, 0, cmd.Refused(*key, "the worker is draining")))
         else:
-            self.held[key] = Held(c)
+            self.held[key] = Held(key, c)
             self.bindings.setdefault(c.run_id, Binding(peer, c.epoch, sure_at=self.now)).held += 1
             self.queue.append(key)
 
@@ -247,9 +249,11 @@ class WorkerEngine:
 
     def _end(self, held: Held, outcome: Outcome, fx: WorkerEffects) -> None:
         held.phase, held.outcome, held.ended = Phase.ENDED, outcome, self.now
-        self.deadlines.cancel(held.key)
-        self.deadlines.cancel(held.parting)
-        fx.kept.append((self.bindings[held.execute.run_id].epoch, cmd.Result(*held.key, outcome, self.me.id)))
+        if held.timeout is not None:
+            self.deadlines.cancel(held.key)
+        if not self.listed:
+            self.deadlines.cancel(held.parting)
+        fx.kept.append((self.bindings[held.execute.run_id].epoch, cmd.Result(*held.key, outcome, self._id)))
         self._report(held, fx)
 
     def _on_attempt_refused(self, e: ev.AttemptRefused, fx: WorkerEffects) -> None:

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 # Of every value that is no number or text the driver asks whether somebody adapts it, which costs ten times the binding
 # unless it is answered: None and bytes stay what they are.
-sqlite3.register_adapter(type(None), {}.get)
+sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type] # for None it is None, found in C
 sqlite3.register_adapter(bytes, bytes)
 
 

@@ -52,7 +52,7 @@ def copy_batch(batch: Batch) -> Writes:
     """Take a batch over. A row of a run without an epoch is a bug of the caller and fails here."""
     attempts = [attempt_values(row) for row in batch.attempts.values()]
     if not (batch.new_runs or batch.runs):  # most turns: attempts begin and end
-        fence = {run_id: (batch.owner, epoch) for run_id, epoch in batch.epochs.items()}
+        fence: dict[int, Ownership] = {run_id: (batch.owner, epoch) for run_id, epoch in batch.epochs.items()}
         assert all(row[0] in fence for row in attempts), "rows of runs without an epoch"
         return Writes(batch.owner, list(batch.definitions), {}, {}, {}, attempts, fence, {})
     fresh = {row.id: _as_changed(row, batch.runs.get(row.id, row)) for row in batch.new_runs}
