@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dsfast.config import Config, require_safe_bind
 from dsfast.log import log_event, setup_logging
 from dsfast.registry import open_registry
+from dsfast.runtime import heap
 from dsfast.runtime.guardian import Deadline
 from dsfast.runtime.home import Home
 from dsfast.runtime.keys import load_keys
@@ -33,6 +34,7 @@ async def serve_master(config: Config) -> None:
         _on_stop_signals(master.stop)
         me = master.links.me
         log_event(around.log, "master_ready", id=me.id, host=me.host, port=me.port)
+        heap.settle()
         notify_ready()
         await master.serve()
     finally:
@@ -56,6 +58,7 @@ async def serve_worker(config: Config, listener: socket.socket, home: Home, dead
         _on_stop_signals(lambda: worker.stop(config.worker.drain_seconds))
         me = worker.links.me
         log_event(around.log, "worker_ready", id=me.id, host=me.host, port=me.port, slots=me.slots)
+        heap.settle()
         notify_ready()
         await worker.serve()
     finally:

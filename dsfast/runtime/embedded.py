@@ -22,6 +22,7 @@ from dsfast.errors import UsageError
 from dsfast.model import Priority
 from dsfast.registry.memory import MemoryHub, MemoryRegistry
 from dsfast.rows import AttemptRow, Batch, RunRow
+from dsfast.runtime import heap
 from dsfast.runtime.logs import LogDir
 from dsfast.runtime.master import Master
 from dsfast.runtime.wiring import Surroundings, build_master, build_worker
@@ -61,6 +62,7 @@ class Embedded:
         self._master.on_durable = self._note
         await self._worker.start()
         await self._master.start()
+        heap.settle()
         self._tasks = [asyncio.create_task(self._master.serve()), asyncio.create_task(self._worker.serve())]
         return self
 
