@@ -325,7 +325,7 @@ class WorkerEngine:
     def _tell_credit(self, fx: WorkerEffects) -> None:
         """Share the capacity out among masters; what each has here matters only while some have tasks waiting."""
         capacity = self.me.slots + self._pace.prefetch(self.me.slots)
-        if not self.masters or capacity == self._shared:
+        if not self.masters or not worth_telling(self._shared, capacity):
             return
         if len(self.masters) > 1:
             self._count_held()

@@ -45,6 +45,7 @@ class Embedded:
         self.logs = LogDir(config.worker.log_dir)
         self._client = Client()
         self._ended: dict[int, RunRow] = {}
+        self._waiting: dict[int, asyncio.Future[None]] = {}  # by the run whose end they wait for
         self._attempts: dict[int, dict[cmd.Attempt, AttemptRow]] = {}
         self._news: dict[int, dict[cmd.Attempt, AttemptRow]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,7 +83,11 @@ class Embedded:
         for key, attempt in batch.attempts.items():
             self._attempts.setdefault(key[0], {})[key] = attempt
             self._news.setdefault(key[0], {})[key] = attempt
-        self._ended.update((row.id, row) for row in batch.runs.values() if row.state.final)
+        for row in batch.runs.values():
+            if row.state.final:
+                self._ended[row.id] = row
+                if (waiting := self._waiting.pop(row.id, None)) is not None and not waiting.done():
+                    waiting.set_result(None)
 
     async def submit(self, body: bytes, params: bytes, priority: Priority | None = None) -> int:
         """Start a run of canonical JSON; its id. Raises UsageError if the workflow or a parameter is wrong."""
@@ -110,8 +115,9 @@ class Embedded:
 
     async def wait(self, run_id: int) -> RunRow:
         """The run, submitted here, as it ended durably."""
-        while run_id not in self._ended:
-            await self.changed()
+        if run_id not in self._ended:
+            waiting = self._waiting.setdefault(run_id, asyncio.get_running_loop().create_future())
+            await self._or_failure(asyncio.shield(waiting))
         return self._ended[run_id]
 
     async def cancel(self, run_id: int, reason: str, *, grace: float | None = None) -> None:
