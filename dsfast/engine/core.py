@@ -20,6 +20,7 @@ from dsfast.engine.balance import POLICIES
 from dsfast.engine.deadlines import Deadlines
 from dsfast.engine.dispatch import Dispatcher
 from dsfast.engine.effects import MasterEffects
+from dsfast.engine.events import Event, Received
 from dsfast.engine.plan import Plan, compile_body
 from dsfast.engine.run import Live, Run
 from dsfast.engine.states import ATTEMPT_STEPS, RUN_STEPS, Step, next_state
@@ -61,6 +62,8 @@ class Core:
         self.in_contact = True  # with the registry: `members` is what it says now
         self.starts: dict[cmd.Attempt, tuple[Live, str]] = {}  # running, but not written down yet
         self.concerning = 0  # the run that is being decided on: to be blamed should this be the end of us
+        self.hearing: Event | None = None  # the event that is being decided on: likewise, if it is about no run of ours
+        self.submits: dict[int, Received] = {}  # of this turn, by run: no other master will know the run
         self.adopts = 0  # how often a worker was asked what it holds
         self.refused_results = 0  # late, repeated or outdated results that changed nothing
         self.ids = RunIds(rng)

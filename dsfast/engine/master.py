@@ -34,9 +34,12 @@ class MasterEngine:
         core = self.core
         core.now, core.wall = now, wall
         fx = MasterEffects(Batch(core.me.id))
+        if core.submits:
+            core.submits.clear()
         for event in events:
-            core.concerning = 0
+            core.concerning, core.hearing = 0, event
             EVENTS[type(event)](core, event, fx)
+        core.concerning, core.hearing = 0, None
         for key in core.deadlines.due(now):
             _on_due(core, key, fx)
         core.dispatch(fx)
@@ -44,9 +47,12 @@ class MasterEngine:
         return fx
 
     @property
-    def concerning(self) -> int:
-        """The run that was being decided on when `step` failed, or 0."""
-        return self.core.concerning
+    def concerning(self) -> int | ev.Received:
+        """What was being decided on when `step` failed: a run that other masters know, else a command, else 0."""
+        core = self.core
+        if core.concerning:
+            return core.submits.get(core.concerning, core.concerning)
+        return core.hearing if isinstance(core.hearing, ev.Received) else 0
 
     def sanity_check(self) -> None:
         """Raise AssertionError if what this master believes contradicts itself."""
@@ -54,7 +60,8 @@ class MasterEngine:
 
 
 def _on_received(core: Core, e: ev.Received, fx: MasterEffects) -> None:
-    core.concerning = getattr(e.command, "run_id", 0)
+    run_id = getattr(e.command, "run_id", 0)
+    core.concerning = run_id if run_id in core.runs else 0
     handler = COMMANDS.get(type(e.command))
     if handler is not None:
         handler(core, e, e.command, fx)

@@ -135,6 +135,7 @@ def on_absent(core: Core, worker_id: str, fx: MasterEffects) -> None:
     for live in list(worker.live.values()):
         at = worker.absent_since + _patience(core, worker, live)
         if at - core.now < TICK_SECONDS:
+            core.concerning = live.row.run_id
             core.settle(core.runs[live.row.run_id], live, Step.LOSE, GONE, core.wall, fx)
         else:
             later.append(at)

@@ -145,6 +145,7 @@ def _never_ended(core: Core, run: Run, live: Live, fx: MasterEffects) -> None:
 
 def _on_held(core: Core, worker: Worker, key: cmd.Attempt, fx: MasterEffects) -> None:
     run = core.runs.get(key[0])
+    core.concerning = 0 if run is None else run.id
     if run is None:
         _ask_about(core, worker.id, key, fx)
         return

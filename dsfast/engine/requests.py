@@ -28,6 +28,8 @@ def on_submit(core: Core, e: Received, c: cmd.Submit, fx: MasterEffects) -> None
     except UsageError as error:
         fx.sends.append((e.peer_id, e.request_id, cmd.Failed("usage", str(error))))
         return
+    core.concerning = run.id
+    core.submits[run.id] = e
     fx.sends.append((e.peer_id, e.request_id, cmd.Submitted(run.id)))
     core.open(run, run.begin())
     core.end_if_over(run, fx)

@@ -31,12 +31,13 @@ from dsfast.rows import Batch, Committed, OwnedRun
 from dsfast.runtime.backoff import Backoff
 from dsfast.runtime.inbox import Inbox
 from dsfast.runtime.links import Links
+from dsfast.runtime.quarantine import Quarantine, mark_of
 from dsfast.store.base import Store
 from dsfast.wire import commands as cmd
 from dsfast.wire.commands import Command
 
 LINKED = frozenset({"master", "worker"})
-CRASHES_MAX = 3  # masters that may end over one run; then it has failed: once may be chance, three times is the run
+CRASHES_MAX = 3  # masters that may end over one run or command; once may be chance, three times is the run
 BLAME_SECONDS = 5.0  # to write that down; a failover that waits longer for it costs more than the note is worth
 STORY_LENGTH_MAX = 500  # characters of an error that are kept; the whole of it is in the log
 COMMIT_RETRY_SECONDS = 0.05  # first wait after a commit failed; doubles
@@ -80,12 +81,15 @@ class Master:
         self._beside: set[asyncio.Task[None]] = set()
         self._claiming: asyncio.Task[None] | None = None
         self._next_claim: Claim | None = None
+        self._quarantine = Quarantine(log)
 
     async def serve(self) -> None:
         """Take turns until `stop`; ends with the error if the engine or a claim fails."""
         wake_at: float | None = None
         while not self._stopping:
             events = await self.inbox.batch(wake_at)
+            if self._quarantine:
+                events = self._quarantine.admit(events, self._send)
             try:
                 fx = self.engine.step(events, time.monotonic(), time.time())
             except Exception as error:
@@ -96,10 +100,11 @@ class Master:
             self._raise_failure()
 
     async def _blame(self, error: Exception) -> None:
-        """A bug of ours ends this master. Say over which run, so that it does not end all others in turn for ever."""
-        run_id, story = self.engine.concerning, f"{type(error).__name__}: {error}"[:STORY_LENGTH_MAX]
-        run = run_text(run_id) if run_id else ""
-        log_event(self.log, "engine_failed", level=logging.CRITICAL, run=run, error=story)
+        """A bug of ours ends this master. Say over what, so that it does not end all others in turn for ever."""
+        what, story = self.engine.concerning, f"{type(error).__name__}: {error}"[:STORY_LENGTH_MAX]
+        run_id, command = (mark_of(what), type(what.command).__name__) if isinstance(what, ev.Received) else (what, "")
+        run = run_text(run_id) if run_id > 0 else ""
+        log_event(self.log, "engine_failed", level=logging.CRITICAL, run=run, command=command, error=story)
         if run_id:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(BLAME_SECONDS):
@@ -109,8 +114,7 @@ class Master:
         if fx.batch:
             await self._make_durable(fx)
         for peer, request_id, command in fx.sends:
-            if not self.links.send(peer, command, request_id) and self.local is not None and request_id:
-                self.local(request_id, command)
+            self._send(peer, request_id, command)
         self.links.flush()
         if fx.claim is not None and not self._alone:
             self._request_claim(fx.claim)
@@ -120,6 +124,10 @@ class Master:
         for watcher in self._watchers:
             watcher.set_result(None)
         self._watchers.clear()
+
+    def _send(self, peer: str, request_id: int, command: Command) -> None:
+        if not self.links.send(peer, command, request_id) and self.local is not None and request_id:
+            self.local(request_id, command)
 
     async def _make_durable(self, fx: MasterEffects) -> None:
         committed = await self._commit(fx.batch)
@@ -201,12 +209,13 @@ class Master:
     async def _claim(self) -> None:
         while (claim := self._next_claim) is not None:
             self._next_claim = None
-            runs = await self._take_over(claim)
+            runs, crashed = await self._take_over(claim), await self._crashed()
+            self._quarantine.learn(crashed)
             if runs:
                 log_event(self.log, "runs_claimed", count=len(runs))
-                self.inbox.put(ev.Claimed(runs, await self._quarantined()))
+                self.inbox.put(ev.Claimed(runs, crashed))
 
-    async def _quarantined(self) -> dict[int, str]:
+    async def _crashed(self) -> dict[int, str]:
         backoff = Backoff(COMMIT_RETRY_SECONDS, COMMIT_RETRY_SECONDS_MAX)
         while True:
             try:
@@ -271,7 +280,8 @@ class Master:
         self.inbox.put(ev.SessionChanged(session.value))
 
     async def start(self) -> None:
-        """Join the cluster and learn who is in it."""
+        """Join the cluster and learn who is in it. Raises Unavailable if the store does not say what ends masters."""
+        self._quarantine.learn(await self.store.crashed(CRASHES_MAX))
         await self.registry.start(self.on_members, self.on_session)
         await self.registry.join(self._me)
 

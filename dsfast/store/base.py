@@ -45,10 +45,10 @@ class Store(Protocol):
         """
 
     async def blame(self, run_id: int, reason: str) -> None:
-        """Note that a master has ended over this run: one more, whoever owns it."""
+        """Note that a master has ended over this run, or the command of this negative mark: one more."""
 
     async def crashed(self, least: int) -> dict[int, str]:
-        """Runs over which at least so many masters have ended, with what the last one said."""
+        """Runs and marks over which at least so many masters have ended, with what the last one said."""
 
     async def owned(self, owner: str) -> list[int]:
         """Ids of the unfinished runs of this owner."""

@@ -89,7 +89,7 @@ attempts = sa.Table(
 crashes = sa.Table(
     "crashes",
     metadata,
-    sa.Column("run_id", INTEGER64, primary_key=True, autoincrement=False),
+    sa.Column("run_id", INTEGER64, primary_key=True, autoincrement=False),  # or, negative, the mark of a command
     sa.Column("count", sa.Integer, nullable=False),
     sa.Column("reason", TEXT, nullable=False),  # of the last one
 )
