@@ -74,6 +74,11 @@ class Registry:
         host.learn_members(self.view())
         self._publish()
 
+    def leave(self, host: Host) -> None:
+        """It says goodbye. Without contact that does not get through: the end of its session does the rest."""
+        if self.session(host).barriers == 0:
+            self.remove(host)
+
     def remove(self, host: Host) -> None:
         """Show it no more: it has left, or its session has ended."""
         if self.members.pop(host.member.id, None) is not None:
@@ -144,6 +149,7 @@ class Registry:
             return
         if session.over:
             self._tell(host, "lost")
+        if session.over or not (host.member.id in self.members or session.blind):  # or it could not join so far
             host.after(self._world.latency(), self.join, host)
         else:
             self._tell(host, "connected")

@@ -161,10 +161,10 @@ class World:
         self.clock.after(self.rng.random() * RESTART_SECONDS_MAX if back_in is None else back_in, self.restart, host)
 
     def leave(self, host: Host) -> None:
-        """A clean end: the registry knows at once."""
+        """A clean end: the registry knows at once, if it can be told."""
         self.story.tell(host.name, "leaves", host.member.id)
         host.end(power=False, notice=0.01)
-        self.registry.remove(host)
+        self.registry.leave(host)
         self.clock.after(self.rng.random() * RESTART_SECONDS_MAX, self.restart, host)
 
     def restart(self, host: Host) -> None:

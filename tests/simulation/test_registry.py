@@ -116,3 +116,28 @@ def test_a_session_that_is_ended_by_force_is_seen_by_others_first() -> None:
     assert worker.engine.listed
     quiet.live(LEASE_SECONDS)
     assert quiet.heard(worker.name, since) == ["lost", "connected"]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_who_leaves_without_contact_is_seen_until_its_session_ends(seed: int) -> None:
+    quiet = Quiet(seed)
+    worker = quiet.worker
+    quiet.world.registry.lose_contact(worker)
+    quiet.world.leave(worker)
+    quiet.live(SAFE_SECONDS - 0.1)
+    assert worker.member.id in quiet.world.registry.members
+    quiet.live(LEASE_SECONDS)
+    assert worker.member.id not in quiet.world.registry.members
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_life_that_begins_without_contact_is_connected_once_others_see_it(seed: int) -> None:
+    quiet = Quiet(seed)
+    worker, registry = quiet.worker, quiet.world.registry
+    registry.remove(worker)
+    registry.lose_contact(worker)
+    registry.join(worker)
+    assert worker.member.id not in registry.members
+    registry.regain_contact(worker)
+    quiet.live(5.0)
+    assert worker.member.id in registry.members
