@@ -30,6 +30,7 @@ class MasterEffects(msgspec.Struct):
     sends: list[Send] = []
     claim: Claim | None = None
     lookups: list[Stray] = []  # have the runs ended that workers hold these attempts of?
+    probes: list[tuple[str, int]] = []  # peers and requests: does the store answer us?
     ended: list[int] = []  # runs that reached their final state in this turn
     wake_at: float | None = None  # monotonic; None: nothing is due
 

@@ -115,4 +115,5 @@ COMMANDS: dict[type, Callable[..., None]] = {
     cmd.Cancel: requests.on_cancel,
     cmd.Explain: requests.on_explain,
     cmd.Bury: membership.on_bury,
+    cmd.Probe: requests.on_probe,
 }

@@ -1,4 +1,7 @@
-"""What clients ask of a master: submit, cancel, explain; answered once what the answer promises is durable."""
+"""What clients ask of a master: submit, cancel, explain; answered once what the answer promises is durable.
+
+And what another master asks: whether the store answers this one.
+"""
 
 from __future__ import annotations
 
@@ -90,6 +93,11 @@ def on_explain(core: Core, e: Received, c: cmd.Explain, fx: MasterEffects) -> No
     run = core.runs.get(c.run_id)
     answer = _not_owner(core) if run is None else explain(run, core.dispatcher, core.deadlines, core.now, c.limit)
     fx.sends.append((e.peer_id, e.request_id, answer))
+
+
+def on_probe(core: Core, e: Received, c: cmd.Probe, fx: MasterEffects) -> None:
+    """A master that the store does not answer wants to know whether it answers us: only asking it can tell."""
+    fx.probes.append((e.peer_id, e.request_id))
 
 
 def _not_owner(core: Core) -> cmd.Failed:

@@ -2,11 +2,11 @@
 
 Theory of operation. `serve` is the only task that touches the engine. The order of its lines is the durability
 contract: step, commit, send. A commit that the database cannot take is repeated with the same rows until it can
-(rows are whole, so repeating is harmless) or until the process is told to stop; meanwhile nothing is decided and
-nothing leaves, and heartbeats go on below. A database that has forgotten a run of ours is an older copy: the master
-stands still then, and says so. Claims and look-ups read the store beside the loop and come back as
-events. An assertion that fails in the engine ends the process: its runs are continued by another master, or by
-the next life of this one, from what is durable.
+(rows are whole, so repeating is harmless), until the process is told to stop, or until it turns out that this master
+alone cannot reach the database (outage.py); meanwhile nothing is decided and nothing leaves, and heartbeats go on
+below. A database that has forgotten a run of ours is an older copy: the master stands still then, and says so. Claims
+and look-ups read the store beside the loop and come back as events. An assertion that fails in the engine ends the
+process: its runs are continued by another master, or by the next life of this one, from what is durable.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from dsfast.rows import Batch, Committed, OwnedRun
 from dsfast.runtime.backoff import Backoff
 from dsfast.runtime.inbox import Inbox
 from dsfast.runtime.links import Links
+from dsfast.runtime.outage import Outage, reached
 from dsfast.runtime.quarantine import Quarantine, mark_of
 from dsfast.store.base import Store
 from dsfast.wire import commands as cmd
@@ -82,6 +83,7 @@ class Master:
         self._claiming: asyncio.Task[None] | None = None
         self._next_claim: Claim | None = None
         self._quarantine = Quarantine(log)
+        self._outage = Outage(store, links, log)
 
     async def serve(self) -> None:
         """Take turns until `stop`; ends with the error if the engine or a claim fails."""
@@ -120,6 +122,8 @@ class Master:
             self._request_claim(fx.claim)
         if fx.lookups:
             self._spawn(self._look_up(fx.lookups))
+        if fx.probes:
+            self._spawn(self._answer_probes(fx.probes))
         self.turns += 1
         for watcher in self._watchers:
             watcher.set_result(None)
@@ -155,7 +159,7 @@ class Master:
                     self._watchers.remove(watcher)
 
     async def _commit(self, batch: Batch) -> Committed:
-        backoff = Backoff(COMMIT_RETRY_SECONDS, COMMIT_RETRY_SECONDS_MAX)
+        backoff, began = Backoff(COMMIT_RETRY_SECONDS, COMMIT_RETRY_SECONDS_MAX), time.monotonic()
         while True:
             try:
                 return await self.store.commit(batch)
@@ -163,6 +167,7 @@ class Master:
                 log_event(self.log, "store_unavailable", level=logging.ERROR, error=str(error))
                 if self._stopping:
                     raise
+                self._outage.failed(began)
                 await backoff.wait()
 
     async def _forgotten(self, batch: Batch, lost: Collection[int]) -> list[int]:
@@ -252,6 +257,13 @@ class Master:
                 ended[run_id] = 0 if row is None else row.epoch
         self.inbox.put(ev.RunsEnded(strays, ended))
 
+    async def _answer_probes(self, probes: list[tuple[str, int]]) -> None:
+        yes = await reached(self.store)
+        answer = cmd.Reached() if yes else cmd.Failed("unavailable", "the store does not answer this master either")
+        for peer, request_id in probes:
+            self.links.send(peer, answer, request_id)
+        self.links.flush()
+
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._beside.add(task)
@@ -294,7 +306,7 @@ class Master:
         """Leave, so that others take over at once, and let go of everything."""
         for task in self._beside:
             task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
+        await asyncio.gather(*self._beside, self._outage.close(), return_exceptions=True)
         await self.registry.stop()
         await self.links.close()
         await self.store.close()

@@ -335,6 +335,21 @@ class LogChunk(Command, frozen=True):
     ended: bool
 
 
+# -- master to master (beside what one passes on for a client) ------------------------------------------
+
+
+class Probe(Command, frozen=True):
+    """Does the store answer you? Asked by a master that it does not answer."""
+
+    KIND: ClassVar[int] = 72
+
+
+class Reached(Command, frozen=True):
+    """Answer to Probe: the store has answered since it was asked."""
+
+    KIND: ClassVar[int] = 73
+
+
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker must know to run a task; equal specs of a workflow share one encoded copy in the master."""
 

@@ -17,6 +17,7 @@ FLOWS: dict[str, range] = {
     "master to client": range(56, 64),
     "client to worker": range(64, 65),
     "worker to client": range(65, 66),
+    "master to master": range(72, 80),
 }
 """Kinds are numbered by who speaks. A client is the api role, a command line, or a master on behalf of one."""
 
@@ -39,7 +40,7 @@ _ALLOWED: dict[tuple[str, str], frozenset[int]] = {
     ("master", "api"): _kinds("master to client"),
     ("api", "worker"): _kinds("client to worker"),
     ("worker", "api"): _kinds("worker to client") | {Failed.KIND},
-    ("master", "master"): _kinds("client to master", "master to client"),
+    ("master", "master"): _kinds("client to master", "master to client", "master to master"),
 }
 
 

@@ -16,6 +16,7 @@ from dsfast.chaos.cluster import Cluster
 from dsfast.chaos.network import Namespaces
 from dsfast.chaos.postgres import PostgresServer
 from dsfast.chaos.zookeeper import Ensemble
+from dsfast.cli.exits import Exit
 from dsfast.client import Client
 from dsfast.errors import Unavailable
 from dsfast.ids import run_number
@@ -27,6 +28,8 @@ DAEMONS = ("m1", "m2", "w1", "w2", "api")
 SERVERS = ("store", "registry")
 LEASE_SECONDS = 3.0
 RUN_SECONDS = 60.0
+END_CONNECTIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+CUT_OFF_SECONDS = 90.0  # a commit hangs for half a minute in a silent network; then the others are asked
 HEARTBEATS = {"DSFAST_CLUSTER_HEARTBEAT_SECONDS": "0.4", "DSFAST_CLUSTER_HEARTBEAT_TIMEOUT_SECONDS": "1.5"}
 
 
@@ -158,6 +161,35 @@ def test_a_master_cut_off_from_the_registry_hands_over_and_disturbs_nothing(part
         finish(parted, client, run, gate)
         assert parted.attempts(client, run) == ["succeeded"]
         parted.heal()
+
+
+def test_a_master_cut_off_from_the_database_alone_hands_over_and_disturbs_nothing(parted: Partitioned) -> None:
+    """It still has its links and its place in the registry, and ends all the same: it cannot do anything with them."""
+    with parted.client() as client:
+        run, gate, owner, _ = parted.gated(client)
+        other = "m2" if owner == "m1" else "m1"
+        parted.cut((owner,), ("store",))
+        parted.witness.open(gate)  # there is something to write now
+        assert parted.daemons[owner].wait(CUT_OFF_SECONDS) == Exit.UNREACHABLE, parted.story()
+        assert f"alone cannot reach the database: master {other} has just been answered" in log_of(parted, owner)
+        finish(parted, client, run, gate)
+        assert parted.attempts(client, run) == ["succeeded"]
+        parted.start("master", owner)
+        parted.heal()
+
+
+def test_masters_that_are_all_cut_off_from_the_database_wait_for_it(parted: Partitioned) -> None:
+    with parted.client() as client:
+        run, gate, owner, _ = parted.gated(client)
+        asked = log_of(parted, owner).count("store_outage ")
+        parted.sql(END_CONNECTIONS)  # one that is only cut is given up after half a minute
+        parted.cut(("m1", "m2"), ("store",))
+        parted.witness.open(gate)
+        parted.until(lambda: log_of(parted, owner).count("store_outage ") > asked, CUT_OFF_SECONDS)
+        parted.heal()
+        finish(parted, client, run, gate)
+        assert parted.attempts(client, run) == ["succeeded"]
+        assert parted.sql(f"SELECT epoch FROM runs WHERE id = {run_number(run.id)}").strip() == "1"
 
 
 def log_of(parted: Partitioned, name: str) -> str:

@@ -86,6 +86,14 @@ def test_a_client_asks_masters_about_runs_and_workers_about_logs() -> None:
     assert names(allowed("api", "worker")) == {"LogRead"}
 
 
+def test_masters_ask_one_another_what_nobody_else_asks() -> None:
+    assert names(allowed("master", "master")) >= {"Probe", "Reached", "Submit", "Submitted"}
+    for sender in ROLES:
+        for receiver in ROLES:
+            if (sender, receiver) != ("master", "master"):
+                assert not {"Probe", "Reached"} & names(allowed(sender, receiver))
+
+
 def test_a_worker_asks_nobody_for_anything() -> None:
     questions = {"Submit", "Cancel", "Explain", "LogRead"}
     for receiver in ROLES:

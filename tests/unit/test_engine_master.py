@@ -458,3 +458,9 @@ def test_killed_in_the_queue_of_a_worker_is_ended_now_and_not_in_1970() -> None:
     desk.ask(cmd.Cancel(key[0]))
     desk.ended("w", key, A.KILLED, ended_at=0.0)
     assert desk.rows(key[0])[0, 1].ended_at == WALL + desk.now
+
+
+def test_another_master_that_asks_whether_the_store_answers_us_is_answered_by_who_can_ask_it() -> None:
+    fx = Desk().step(ev.Received("n@1", 9, cmd.Probe()))
+    assert fx.probes == [("n@1", 9)]
+    assert not fx.sends
