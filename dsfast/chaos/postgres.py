@@ -43,12 +43,13 @@ TEMPLATE = "dsfast_template"  # a migrated database that others are copied from
 class PostgresServer:
     """One server and its databases. `stop`, `start` and `restart` are for fault tests.
 
-    `enter` are the words before its command that put it where `host` is an address of its own.
+    `enter` are the words before its command that put it where `host` is an address of its own; `variables`
+    (NAME=value) are in the environment of the server itself.
     """
 
-    def __init__(self, host: str = LOOPBACK, enter: tuple[str, ...] = ()) -> None:
+    def __init__(self, host: str = LOOPBACK, enter: tuple[str, ...] = (), variables: tuple[str, ...] = ()) -> None:
         self.host = host
-        self._enter = enter
+        self._launch = (*enter, *_AS_POSTGRES, "env", *variables)
         self._bin = _binaries()
         self._home = Path(tempfile.mkdtemp(prefix="dsfast-postgres-"))
         self._data = self._home / "data"
@@ -93,7 +94,7 @@ class PostgresServer:
         command += ["-h", self.host]
         with (self._home / "log").open("ab") as log:
             self._process = self._spawner.submit(
-                subprocess.Popen, [*self._enter, *_AS_POSTGRES, *command], stdout=log, stderr=log, cwd=self._home
+                subprocess.Popen, [*self._launch, *command], stdout=log, stderr=log, cwd=self._home
             ).result()
         deadline = time.monotonic() + START_SECONDS_MAX
         while self._run(["pg_isready", "-q", "-h", self.host, "-p", f"{self.port}"]).returncode != 0:
