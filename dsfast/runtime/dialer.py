@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -121,11 +120,9 @@ class Dialer:
     async def _connect(self, link: Link) -> None:
         loop, member = asyncio.get_running_loop(), self.member
         async with asyncio.timeout(self._table.limits.handshake_seconds):
-            found = await loop.getaddrinfo(member.host, member.port, type=socket.SOCK_STREAM)
-            family, _, _, _, address = found[0]
-            host, port = str(address[0]), int(address[1])
+            family, host = await self._table.names.address(member.host)
             ssl, name = (self._tls.client, member.host) if self._tls else (None, None)
-            await loop.create_connection(lambda: link, host, port, family=family, ssl=ssl, server_hostname=name)
+            await loop.create_connection(lambda: link, host, member.port, family=family, ssl=ssl, server_hostname=name)
 
     def _begin(self, transport: asyncio.Transport) -> Dialling:
         identity = replace(self._identity(), binding=binding_of_dialler(transport))

@@ -21,6 +21,7 @@ from dsfast.runtime.gate import Gate
 from dsfast.runtime.handshake import HandshakeError
 from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.link import Link
+from dsfast.runtime.names import Names
 from dsfast.wire import flows
 from dsfast.wire.commands import Command
 
@@ -44,6 +45,7 @@ class LinkTable:
         self.limits = limits
         self.rng = rng
         self.gate = Gate(limits, logger)
+        self.names = Names()
         self.links: dict[str, Link] = {}  # live ones, by peer id
         self.strangers: set[Link] = set()  # accepted, not yet up
 
