@@ -21,6 +21,7 @@ from dsfast.errors import Unavailable
 PREFIX = "198.18"  # 198.18.0.0/15 is set aside for tests of networks: nobody's machine is there
 GATEWAY = 254
 DRIVER = 1  # our own address
+LOSS = "dsfast_loss"  # the table of packet filter rules in the router, while packets are lost
 _OURS = re.compile(r"(?m)^(dsfast-(\d+)-\S+)")
 _FORWARD = "echo 1 > ip_forward; echo 0 > conf/all/rp_filter; echo 0 > conf/default/rp_filter"
 
@@ -137,6 +138,23 @@ class Namespaces:
         if (source, target) in self._cuts:
             self._cuts.discard((source, target))
             self._rule("del", source, target)
+
+    def lose(self, percent: int) -> None:
+        """Lose so many of all packets between any two, by chance. Raises Unavailable without `nft`."""
+        self._nft(f"add table ip {LOSS}; add counter ip {LOSS} lost")
+        self._nft(f"add chain ip {LOSS} passing {{ type filter hook forward priority 0; }}")
+        self._nft(f"add rule ip {LOSS} passing numgen random mod 100 < {percent} counter name lost drop")
+
+    def lose_no_more(self) -> int:
+        """Let everything through again; how many packets were lost."""
+        counted = self._nft(f"list counter ip {LOSS} lost")
+        self._nft(f"delete table ip {LOSS}")
+        return int(counted.partition("packets ")[2].split()[0])
+
+    def _nft(self, words: str) -> str:
+        if shutil.which("nft") is None:
+            raise Unavailable("packets are lost by nft: apt-get install nftables")
+        return run("nsenter", f"--net=/run/netns/{self._router}", "nft", words)
 
     def close(self) -> None:
         with suppress(Unavailable):

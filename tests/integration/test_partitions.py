@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from dsfast.chaos.cluster import Cluster
 from dsfast.chaos.network import Namespaces
@@ -28,6 +29,8 @@ DAEMONS = ("m1", "m2", "w1", "w2", "api")
 SERVERS = ("store", "registry")
 LEASE_SECONDS = 3.0
 RUN_SECONDS = 60.0
+TASKS = 20
+LOST_PERCENT = 20
 END_CONNECTIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
 CUT_OFF_SECONDS = 90.0  # a commit hangs for half a minute in a silent network; then the others are asked
 HEARTBEATS = {"DSFAST_CLUSTER_HEARTBEAT_SECONDS": "0.4", "DSFAST_CLUSTER_HEARTBEAT_TIMEOUT_SECONDS": "1.5"}
@@ -190,6 +193,31 @@ def test_masters_that_are_all_cut_off_from_the_database_wait_for_it(parted: Part
         finish(parted, client, run, gate)
         assert parted.attempts(client, run) == ["succeeded"]
         assert parted.sql(f"SELECT epoch FROM runs WHERE id = {run_number(run.id)}").strip() == "1"
+
+
+def test_a_network_that_loses_packets_is_slow_and_doubles_nothing(parted: Partitioned) -> None:
+    """Everywhere: between daemons, to the database and to the registry."""
+    with parted.client() as client:
+        run, gate, _, _ = parted.gated(client)
+        names = [f"t{number}" for number in range(TASKS)]
+        tasks = tuple(replace(parted.witness.task(name, gate), needs=needs) for name, needs in in_turn(names))
+        parted.witness.open(gate)
+        parted.net.lose(LOST_PERCENT)
+        try:
+            chain = client.submit(msgspec.Raw(canonical(Workflow(name="chain", tasks=tasks))), idempotency_key="lossy")
+            parted.until(lambda: client.run(chain.id).state == "succeeded", 2 * RUN_SECONDS)
+        finally:
+            lost = parted.net.lose_no_more()
+        assert lost > TASKS
+        parted.heal()
+        finish(parted, client, run, gate)
+        assert parted.witness.lines(chain.id)["end"] >= TASKS
+        assert not parted.witness.lines(chain.id)["overlap"], parted.story()
+
+
+def in_turn(names: list[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Each name with the one before it."""
+    return [(name, tuple(names[max(place - 1, 0) : place])) for place, name in enumerate(names)]
 
 
 def log_of(parted: Partitioned, name: str) -> str:
