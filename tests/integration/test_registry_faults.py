@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,10 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 from kazoo.client import KazooClient
-from kazoo.exceptions import NotEmptyError
+from kazoo.exceptions import KazooException, NotEmptyError
+from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
-from dsfast.chaos.zookeeper import Ensemble
+from dsfast.chaos.zookeeper import Ensemble, ZooKeeperServer
 from dsfast.client import Client
 from dsfast.model import Workflow, canonical
 from dsfast.views import RunView
@@ -27,6 +30,7 @@ from tests.servers.postgres import PostgresServer
 SABOTAGED = "tests.integration.sabotaged"
 RUN_SECONDS = 60.0
 LEASE_SECONDS = 2.5
+SPACE_MIB = 8
 DAEMONS = ("m1", "m2", "w1", "w2", "w3")
 MEMBERS = "/faults/dsfast/dsfast/members"
 # How much longer than everybody's lease an outage lasts: what is measured by hand is `DSFAST_OUTAGE_SECONDS=60 pytest`.
@@ -232,6 +236,66 @@ def test_a_database_that_is_store_and_registry_fails_and_no_task_notices(
             working.finish(client, run, gate)
     finally:
         nodes.stop()
+
+
+@pytest.fixture
+def cramped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ZooKeeperServer, Path]]:
+    """A ZooKeeper on a small disk of its own, and where that is."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SPACE_MIB}m", "none", str(disk)], check=True)
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        server = ZooKeeperServer(java_options=("-Dzookeeper.preAllocSize=64",))  # KiB, else its log has 64 MiB of room
+        monkeypatch.undo()
+        yield server, disk
+        server.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_zookeeper_whose_disk_is_full_ends_and_no_task_notices(
+    cramped: tuple[ZooKeeperServer, Path], postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """It gives up at its first write. With room on the disk it is started again, and all is as before."""
+    server, disk = cramped
+    url = postgres_server.new_migrated_database()
+    nodes = Cluster(tmp_path, url, server.new_url(), session_seconds=LEASE_SECONDS)
+    working = Working(nodes)
+    try:
+        nodes.start_all(masters=2, workers=3)
+        with nodes.client() as client:
+            run, gate = working.begin(client)
+            lost, back = working.told("lost", *DAEMONS), working.told("connected", *DAEMONS)
+            fill(disk / "fill")
+            write_until_it_ends(server)
+            working.until_told("lost", lost)
+            (disk / "fill").unlink()
+            server.restart()
+            working.until_told("connected", back)
+            working.finish(client, run, gate)
+    finally:
+        nodes.stop()
+
+
+def fill(path: Path) -> None:
+    """Take all the room that is left."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(1 << 16)):
+            pass
+
+
+def write_until_it_ends(server: ZooKeeperServer) -> None:
+    """Put nodes into it until it has no room for one more."""
+    admin = KazooClient(hosts=server.hosts, timeout=20.0)
+    admin.start(timeout=RUN_SECONDS)
+    try:
+        with suppress(KazooException, KazooTimeoutError):
+            while True:
+                admin.create_async("/much", bytes(1 << 14), sequence=True).get(timeout=LEASE_SECONDS)
+    finally:
+        admin.stop()
+        admin.close()
 
 
 def test_a_daemon_whose_registry_task_dies_of_a_bug_ends_and_is_replaced(tmp_path: Path) -> None:
