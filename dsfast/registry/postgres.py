@@ -150,6 +150,8 @@ class PostgresRoster:
             self._wake()
 
     def _on_notice(self, connection: asyncpg.Connection, sender: int, channel: str, payload: object) -> None:
+        if self._connection is None or connection is not self._connection:
+            return  # it was given up with notices on their way, and knows nothing any more
         if payload == self._cluster and sender != connection.get_server_pid():
             self._wake()
 

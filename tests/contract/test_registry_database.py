@@ -12,6 +12,7 @@ import pytest
 
 from dsfast.errors import Unavailable, UsageError
 from dsfast.registry import Session, open_registry
+from dsfast.registry.postgres import CHANNEL, PostgresRoster
 from tests.contract.registries import (
     Cluster,
     Ground,
@@ -295,3 +296,18 @@ async def test_a_mysql_that_refuses_is_a_sentence_without_the_password(mysql_ser
         with pytest.raises(UsageError, match=said) as caught:
             await registry.start(lambda _: None, lambda _: None)
         assert "hush" not in str(caught.value)
+
+
+async def test_a_notice_to_a_connection_that_was_given_up_is_no_news(postgres_server: PostgresServer) -> None:
+    """It was on its way: a driver that has let go of a connection does not know any more whose it is."""
+    ground = postgres_ground(postgres_server)
+    roster = PostgresRoster(ground.url, "here", ground.cluster, 60.0)
+    woken: list[bool] = []
+    roster.attach(lambda: woken.append(True))
+    await roster.look(None)
+    connection = roster._connection
+    roster._disconnect()
+    woken.clear()
+    roster._on_notice(connection, 1, CHANNEL, ground.cluster)
+    assert not woken
+    await roster.close()
