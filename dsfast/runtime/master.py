@@ -281,9 +281,13 @@ class Master:
     # -- members -------------------------------------------------------------------------------------------
 
     def on_members(self, members: tuple[Member, ...]) -> None:
-        """Keep a link to every worker, and to every other master: its closed port is how we learn of its death."""
+        """Keep a link to every worker, and to every other master: its closed port is how we learn of its death.
+
+        Who is known to be dead is listed until the end of its lease, and is not dialled again whenever others come.
+        """
+        dead = self.engine.core.dead
         for member in members:
-            if member.role in LINKED and member.id != self._me.id:
+            if member.role in LINKED and member.id != self._me.id and member.id not in dead:
                 self.links.dial(member)
         self.inbox.put(ev.Members(members))
 

@@ -166,3 +166,22 @@ def test_a_worker_without_descriptors_gives_tasks_back_and_fails_none(small: Clu
     assert ended is not None
     assert ended.state == "succeeded"
     assert witness.lines(run) == {"start": 1, "end": 1}
+
+
+def test_a_dead_worker_is_dialled_no_more_while_its_lease_lasts(tmp_path: Path) -> None:
+    """Others that come and go change the list of members, and it is on it all the time."""
+    registry = f"database+sqlite:///{tmp_path}/registry.db?session=60"
+    with cluster(tmp_path, f"sqlite:///{tmp_path}/db", registry) as nodes:
+        assert run_dsfast("db", "upgrade", environ=nodes.environ, folder=tmp_path).returncode == 0
+        nodes.start_all(masters=1, workers=1)
+        nodes.kill("w1")
+        nodes.until(lambda: "peer_dead peer=w1@" in master_log(nodes))
+        for number in (2, 3, 4):
+            nodes.start_worker(f"w{number}")
+            nodes.until(lambda number=number: f"link_up peer=w{number}@" in master_log(nodes))  # type: ignore[misc]
+        nodes.until(lambda: nodes.complete(1, 4))  # it is still listed
+        assert master_log(nodes).count("peer_dead peer=w1@") == 1
+
+
+def master_log(nodes: Cluster) -> str:
+    return (nodes.folder / "m1.log").read_text()
