@@ -1,9 +1,9 @@
 """A master's state, and the decisions that every handler shares.
 
-Theory of operation. Handlers (requests.py, reports.py, membership.py) validate what arrived and call the
-decisions here; decisions change state through the tables in states.py and append effects. The rows of a task on
-its fast path are two: bound to a worker, and ended; several changes of one row in a turn are one write, since the
-batch holds the row itself. A slot is taken when a task is bound and given back in the same turn that ends it.
+Theory of operation. Handlers (requests.py, reports.py, membership.py, absence.py, takeover.py) validate what arrived
+and call the decisions here; decisions change state through the tables in states.py and append effects. The rows of a
+task on its fast path are two: bound to a worker, and ended; several changes of one row in a turn are one write, since
+the batch holds the row itself. A slot is taken when a task is bound and given back in the same turn that ends it.
 
 Invariants, checked by `sanity_check`: an attempt with a worker is in that worker's `live` and the other way
 round; a stopping run has nothing queued or delayed; every run in memory is unfinished and ours.

@@ -1,7 +1,7 @@
 """A worker without a lease: what it ends by itself, before a master that cannot reach it replaces it.
 
 Theory of operation. A master that takes a run over, and has no link to us, replaces what we run of it once we have
-been without a lease for a while (membership.on_absent). So from the moment our lease is lost we end what no master
+been without a lease for a while (absence.on_absent). So from the moment our lease is lost we end what no master
 with a link to us answers for. If any master that the registry showed last has no link to us, it may have taken over
 what the linked ones believe to be theirs: then a run goes on only if the store has confirmed its owner since we asked.
 As long as all masters are linked nothing ends, because whoever takes a run over says so: should registry and store be

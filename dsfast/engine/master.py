@@ -12,8 +12,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 
+from dsfast.engine import absence, membership, reports, requests, takeover
 from dsfast.engine import events as ev
-from dsfast.engine import membership, reports, requests
 from dsfast.engine.core import Core, MasterSettings
 from dsfast.engine.effects import MasterEffects
 from dsfast.model import Member
@@ -77,15 +77,15 @@ def _on_due(core: Core, key: object, fx: MasterEffects) -> None:
             run.delayed.discard(task)
             core.dispatcher.push(run, task)
         case ("absent", str(worker_id)):
-            membership.on_absent(core, worker_id, fx)
+            absence.on_absent(core, worker_id, fx)
         case ("stray", str(worker_id), (int(run_id), int(task), int(attempt))):
             reports.ask_again(core, worker_id, (run_id, task, attempt), fx)
         case reports.FLUSH:
             reports.flush_starts(core, fx)
-        case membership.MISSING:
-            membership.on_missing(core, fx)
-        case membership.FOLLOW_UP:
-            membership.claim_rest(core, fx)
+        case takeover.MISSING:
+            takeover.on_missing(core, fx)
+        case takeover.FOLLOW_UP:
+            takeover.claim_rest(core, fx)
 
 
 EVENTS: dict[type, Callable[..., None]] = {
@@ -95,7 +95,7 @@ EVENTS: dict[type, Callable[..., None]] = {
     ev.PeerDead: membership.on_peer_dead,
     ev.Members: membership.on_members,
     ev.Claimed: membership.on_claimed,
-    ev.RunsLost: membership.on_runs_lost,
+    ev.RunsLost: takeover.on_runs_lost,
     ev.RunsEnded: reports.on_runs_ended,
     ev.SessionChanged: membership.on_session,
     ev.Tick: lambda core, e, fx: None,
@@ -114,6 +114,6 @@ COMMANDS: dict[type, Callable[..., None]] = {
     cmd.Submit: requests.on_submit,
     cmd.Cancel: requests.on_cancel,
     cmd.Explain: requests.on_explain,
-    cmd.Bury: membership.on_bury,
+    cmd.Bury: absence.on_bury,
     cmd.Probe: requests.on_probe,
 }

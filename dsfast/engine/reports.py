@@ -9,11 +9,11 @@ That a task runs is written only if it still runs START_FLUSH_SECONDS later, tog
 
 from __future__ import annotations
 
+from dsfast.engine.absence import bury_former_lives
 from dsfast.engine.core import Core
 from dsfast.engine.credible import believed, moment, ran_under, short
 from dsfast.engine.effects import MasterEffects
 from dsfast.engine.events import Received, RunsEnded
-from dsfast.engine.membership import bury_former_lives
 from dsfast.engine.run import Live, Run
 from dsfast.engine.states import ATTEMPT_STEPS, OUTCOME_STEPS, Step, next_state
 from dsfast.engine.workers import Worker

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from dsfast.engine import absence, fence, membership, reports
 from dsfast.engine import events as ev
-from dsfast.engine import fence, membership, reports
 from dsfast.engine import master as master_engine
 from dsfast.engine import worker as worker_engine
 from dsfast.engine.core import Core
@@ -225,9 +225,9 @@ def replace_at_once_what_nobody_sees(patch: Patch) -> None:
         if core.deadlines.cancel(("absent", worker.id)):
             core.deadlines.set(("absent", worker.id), core.now)
 
-    original = membership._look_out_for
-    patch.setattr(membership, "_look_out_for", look_out_for)
-    patch.setattr(membership, "_patience", lambda core, worker, live: 0.0)
+    original = absence.look_out_for
+    patch.setattr(absence, "look_out_for", look_out_for)
+    patch.setattr(absence, "_patience", lambda core, worker, live: 0.0)
 
 
 def start_again_what_is_held(patch: Patch) -> None:
@@ -312,7 +312,7 @@ def give_a_number_twice(patch: Patch) -> None:
 
 def wait_for_the_dead(patch: Patch) -> None:
     patch.setitem(master_engine.EVENTS, ev.PeerDead, lambda core, e, fx: None)
-    patch.setattr(membership, "on_absent", lambda core, worker_id, fx: None)
+    patch.setattr(absence, "on_absent", lambda core, worker_id, fx: None)
 
 
 def forget_a_cancel_at_a_takeover(patch: Patch) -> None:
@@ -332,8 +332,8 @@ def wait_for_proof_that_nobody_has(patch: Patch) -> None:
         policy = core.runs[live.row.run_id].plan.traits[live.row.task].on_disconnect
         return original(core, worker, live) if policy.replace else math.inf
 
-    original = membership._patience
-    patch.setattr(membership, "_patience", patience)
+    original = absence._patience
+    patch.setattr(absence, "_patience", patience)
 
 
 BROKEN: list[Callable[[Patch], None]] = [
