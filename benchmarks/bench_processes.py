@@ -1,7 +1,9 @@
 """What does a process cost as a task? Through the shell task (own session, log, watching, proof that nothing is
-left) beside a bare loop over posix_spawn, one at a time (`serial`) and eight at a time (`wide`), in the same run.
+left) beside a bare loop over posix_spawn, one at a time (`serial`) and eight at a time (`wide`), in the same run; and
+through the whole system, from submit to the durable end, as `dsfast run` has it.
 
-Most of it is the kernel's and the dynamic linker's, and grows with neighbours on the machine: compare columns.
+Most of it is the kernel's and the dynamic linker's, and grows with neighbours on the machine: compare columns. What
+is ours is the processor time of this program itself (`cpu_us`), which neighbours disturb least.
 """
 
 from __future__ import annotations
@@ -9,19 +11,29 @@ from __future__ import annotations
 import asyncio
 import os
 import selectors
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
+from pytest_benchmark.fixture import BenchmarkFixture
 
-from dsfast.model import AttemptState, Outcome
+from benchmarks.conftest import timed
+from benchmarks.witness import note
+from dsfast.config import load_config
+from dsfast.model import AttemptState, Outcome, RunState, canonical
+from dsfast.runtime.embedded import Embedded
 from dsfast.tasks.base import Job
 from dsfast.tasks.types import task_type
 from tests.attempts import make_job
+from tests.workflows import flat
 
 COUNT = 200
+COUNT_WHOLE = 1_000  # tasks of one run through the whole system
+ROUNDS_WHOLE = 5
 COUNT_PYTHON = 20  # a bare start of Python takes ten times as long as one of /bin/true
 WIDTH = 8  # enough to keep two cores busy while one process is being started
 BALLAST_BYTES = 50 << 20  # a worker is not a bare interpreter: what a start costs must not grow with its memory
@@ -127,3 +139,43 @@ def test_python_warm(beside: Callable[..., None], tmp_path: Path) -> None:
 
     warm = ours("python", tmp_path, 1, COUNT_PYTHON, source="result = 1")
     beside(COUNT_PYTHON, warm, cold_start=lambda: cold)
+
+
+# -- the whole system ---------------------------------------------------------------------------------------------
+
+
+async def whole(folder: Path, body: bytes, before_each: Callable[[], None]) -> list[tuple[float, float]]:
+    """Wall and own processor seconds of some runs of the workflow, by a master and a worker in this process."""
+    flags = {"state_dir": str(folder), "master.port": 0, "worker.port": 0, "worker.slots": WIDTH}
+    spent = []
+    async with Embedded(load_config(flags=flags, environ={})) as embedded:
+        for _ in range(ROUNDS_WHOLE):
+            before_each()
+            began, began_cpu = time.perf_counter(), time.process_time()
+            row = await embedded.wait(await embedded.submit(body, b"{}"))
+            spent.append((time.perf_counter() - began, time.process_time() - began_cpu))
+            assert row.state is RunState.SUCCEEDED
+    return spent
+
+
+@pytest.mark.benchmark(group="processes through the whole system")
+@pytest.mark.parametrize(
+    ("settings", "argv"),
+    [({"command": ["/bin/true"]}, ["/bin/true"]), ({"script": ":"}, ["/bin/sh", "-c", ":"])],
+    ids=["bin_true", "script_sh"],
+)
+def test_whole_system(benchmark: BenchmarkFixture, tmp_path: Path, settings: dict[str, Any], argv: list[str]) -> None:
+    """Submit to durable end (SQLite, synchronous=FULL), eight at a time; beside it the same processes started bare."""
+    body = canonical(flat(COUNT_WHOLE, "shell", **settings))
+    bare_seconds: list[float] = []
+    spent: list[tuple[float, float]] = []
+
+    def run() -> None:
+        spent[:] = uvloop.run(
+            whole(tmp_path, body, lambda: bare_seconds.append(timed(lambda: wide(argv), time.perf_counter)))
+        )
+
+    benchmark.pedantic(run, rounds=1)
+    wall, cpu = (statistics.median(column) / COUNT_WHOLE for column in zip(*spent, strict=True))
+    floor = statistics.median(bare_seconds) / COUNT
+    note(benchmark, tasks_per_second=1 / wall, bare_per_second=1 / floor, of_bare=floor / wall, cpu_us=cpu * 1e6)
