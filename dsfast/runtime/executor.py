@@ -7,10 +7,8 @@ machine's own (StartFailed), which gives the attempt back unstarted. A type that
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from dsfast.ids import run_text
 from dsfast.log import log_event
 from dsfast.model import AttemptState, Outcome
 from dsfast.runtime.logs import LogDir, describe
+from dsfast.runtime.private import OUTPUT, PrivateDirs
 from dsfast.tasks.base import Execution, Job, StartFailed, TaskType
 from dsfast.tasks.environment import build_env
 from dsfast.tasks.templates import fill
@@ -60,6 +59,7 @@ class Executor:
         self.logs = logs
         self._put = put
         self._log = log
+        self._private = PrivateDirs(settings.work_dir)
         self._running: dict[Attempt, Execution] = {}
         self._used: dict[str, TaskType] = {}
 
@@ -120,9 +120,8 @@ class Executor:
             "task": {"name": execute.name, "attempt": attempt},
         }
         config, declared = fill(kind, config, spec.env, context)
-        private = self.settings.work_dir / f"{run_text(run_id)}.{task}.{attempt}"
-        private.mkdir(mode=0o700, parents=True, exist_ok=True)
-        output = private / "output"
+        private = Path(self._private.take(f"{run_text(run_id)}.{task}.{attempt}"))
+        output = private / OUTPUT
         env = build_env(
             self.settings.environ,
             self.settings.env_allow,
@@ -142,9 +141,8 @@ class Executor:
         )
 
     def _tidy(self, job: Job) -> None:
-        """Remove the attempt's private directory, off the loop if there is much in it."""
         if job.output is not NO_PATH:
-            asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, job.output.parent, True)
+            self._private.give_back(str(job.output.parent))
 
     def _refuse(self, key: Attempt, reason: str) -> None:
         log_event(self._log, "start_refused", level=logging.WARNING, attempt=describe(key), reason=reason)
@@ -165,7 +163,8 @@ class Executor:
             log_event(self._log, "kill_failed", level=logging.ERROR, attempt=describe(key), where=format_exc())
 
     def close(self) -> None:
-        """Let go of what task types keep warm."""
+        """Let go of what is kept for attempts to come."""
+        self._private.close()
         for kind in self._used.values():
             kind.close()
 

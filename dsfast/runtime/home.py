@@ -2,7 +2,7 @@
 
     lock       held by the daemon and its guardians, so until the last of them is gone; holds the home's own mark
     results    what no master has acknowledged yet (journal.py)
-    attempts   the private directories of attempts that run
+    attempts   the private directories of attempts that run, and empty ones for those to come (private.py)
 
 Every process of a task carries the mark in its environment. Whoever holds the lock and has started nothing yet
 knows that a process with the mark is left over from a former life whose guardians were all killed: `sweep` ends it. No
