@@ -9,6 +9,7 @@ Text is Crockford's base 32 in lower case (no i, l, o, u), so it can be read out
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 
 EPOCH_MS = 1_577_836_800_000
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -35,6 +36,7 @@ class RunIds:
         return ms << 22 | self._node << 12 | self._counter
 
 
+@lru_cache(maxsize=1024)  # all tasks of a run ask for the same one
 def run_text(run_id: int) -> str:
     """The 13 characters that people see for a run."""
     return "".join(ALPHABET[run_id >> shift & 31] for shift in range(60, -1, -5))

@@ -13,7 +13,7 @@ import msgspec
 from dsfast.ids import run_text
 from dsfast.model import Outcome
 from dsfast.tasks.base import Execution, Job
-from dsfast.tasks.environment import build_env
+from dsfast.tasks.environment import build_env, inherit
 from dsfast.tasks.types import task_type
 
 RUN = os.getpid()  # run id of all attempts: other runs of these tests on the same machine are not confused with ours
@@ -30,16 +30,16 @@ def make_job(
     **config: Any,
 ) -> Job:
     """A job of this type with its log, output file and environment under `root`."""
-    output = root / f"{task}.output"
+    output = str(root / f"{task}.output")
     names: dict[str, Any] = {"run_id": RUN, "task": task, "attempt": 1, "name": "job"}
-    env = build_env(os.environ, ("PATH",), declared or {}, output=output, params={}, **names)
+    env = build_env(inherit(os.environ, ("PATH",)), declared or {}, output=output, params={}, **names)
     settings = msgspec.convert(config, task_type(kind).Config)
     return Job(
         **names,
         config=settings,
         env=env,
-        workdir=workdir or root,
-        log=root / f"{task}.log",
+        workdir=str(workdir or root),
+        log=str(root / f"{task}.log"),
         output=output,
         log_bytes_max=log_bytes_max,
         params={},
@@ -56,6 +56,11 @@ async def run(kind: str, job: Job) -> Outcome:
     """Run it to its end."""
     _, outcome = start(kind, job)
     return await asyncio.wait_for(outcome, DEADLINE_SECONDS)
+
+
+def log_text(job: Job) -> str:
+    """What is in its log."""
+    return Path(job.log).read_text(errors="surrogateescape")
 
 
 async def read_fifo(fifo: Path) -> str:

@@ -1,8 +1,9 @@
 """Starts and ends attempts on a worker, by their task types.
 
 What differs from attempt to attempt is made here: its log, its working directory, its environment, its templates
-filled in. Whatever goes wrong in making them is the attempt's failure with a sentence, except a shortage of this
-machine's own (StartFailed), which gives the attempt back unstarted. A type that touches no files (`light`) gets none.
+filled in. What does not is made once: a recipe for equal tasks, the variables that are inherited. Whatever goes wrong
+in making them is the attempt's failure with a sentence, except a shortage of this machine's own (StartFailed), which
+gives the attempt back unstarted. A type that touches no files (`light`) gets none.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from traceback import format_exc
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,14 +29,14 @@ from dsfast.model import AttemptState, Outcome
 from dsfast.runtime.logs import LogDir, describe
 from dsfast.runtime.private import OUTPUT, PrivateDirs
 from dsfast.tasks.base import Execution, Job, StartFailed, TaskType
-from dsfast.tasks.environment import build_env
-from dsfast.tasks.templates import fill
+from dsfast.tasks.environment import build_env, inherit
+from dsfast.tasks.templates import fill, is_plain
 from dsfast.tasks.types import task_type
 from dsfast.wire.commands import Attempt, Execute, TaskSpec
 
 SHORTAGES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # ours, not the task's
 SPECS_MAX = 4096  # decoded specs kept: equal tasks of a fan-out share one
-NO_PATH = Path()
+NO_PATH = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,15 @@ class ExecutorSettings:
     mark: str = ""  # of the worker, in the environment of everything that it starts
 
 
+class Recipe(NamedTuple):
+    """What attempts with the same spec have in common."""
+
+    kind: TaskType
+    spec: TaskSpec
+    config: Any
+    plain: bool  # whether there is nothing to fill in
+
+
 class Executor:
     """The attempts that run in this worker."""
 
@@ -60,6 +70,7 @@ class Executor:
         self._put = put
         self._log = log
         self._private = PrivateDirs(settings.work_dir)
+        self._inherited = inherit(settings.environ, settings.env_allow)
         self._running: dict[Attempt, Execution] = {}
         self._used: dict[str, TaskType] = {}
 
@@ -81,14 +92,15 @@ class Executor:
             self._fail(key, f"its task type could not start it: {type(error).__name__}: {error}")
 
     def _start(self, key: Attempt, execute: Execute) -> None:
-        kind, spec, config = decode_spec(execute.spec)
+        recipe = recipe_of(execute.spec)
+        kind = recipe.kind
         self._used[kind.name] = kind
         inputs = msgspec.json.decode(execute.inputs) if execute.inputs else {}
         if kind.light:
-            job = Job(*key, execute.name, config, {}, NO_PATH, NO_PATH, NO_PATH, 0, inputs.get("params", {}))
+            job = Job(*key, execute.name, recipe.config, {}, NO_PATH, NO_PATH, NO_PATH, 0, inputs.get("params", {}))
         else:
-            job = self._job(key, execute, kind, spec, config, inputs)
-        self._run(key, kind, job, spec)
+            job = self._job(key, execute, recipe, inputs)
+        self._run(key, kind, job, recipe.spec)
 
     def _run(self, key: Attempt, kind: TaskType, job: Job, spec: TaskSpec) -> None:
         ended = False
@@ -109,40 +121,42 @@ class Executor:
             self._running[key] = execution
             self._put(ev.AttemptStarted(key, time.time(), spec.timeout, spec.runs_on))
 
-    def _job(
-        self, key: Attempt, execute: Execute, kind: TaskType, spec: TaskSpec, config: Any, inputs: dict[str, Any]
-    ) -> Job:
+    def _job(self, key: Attempt, execute: Execute, recipe: Recipe, inputs: dict[str, Any]) -> Job:
         run_id, task, attempt = key
-        context = {
-            "params": inputs.get("params", {}),
-            "tasks": inputs.get("tasks", {}),
-            "run": {"id": run_text(run_id)},
-            "task": {"name": execute.name, "attempt": attempt},
-        }
-        config, declared = fill(kind, config, spec.env, context)
-        private = Path(self._private.take(f"{run_text(run_id)}.{task}.{attempt}"))
-        output = private / OUTPUT
+        params = inputs.get("params", {})
+        config, declared = self._filled(execute, recipe, inputs)
+        log = self.logs.create(key)
+        private = self._private.take(f"{run_text(run_id)}.{task}.{attempt}")
+        output = f"{private}/{OUTPUT}"
         env = build_env(
-            self.settings.environ,
-            self.settings.env_allow,
+            self._inherited,
             declared,
             run_id=run_id,
             task=task,
             attempt=attempt,
             name=execute.name,
             output=output,
-            params=context["params"],
+            params=params,
             worker=self.settings.mark,
         )
-        workdir = Path(spec.workdir) if spec.workdir else private
-        log = self.logs.create(key)
-        return Job(
-            *key, execute.name, config, env, workdir, log, output, self.settings.log_bytes_max, context["params"]
-        )
+        workdir = recipe.spec.workdir or private
+        return Job(*key, execute.name, config, env, workdir, log, output, self.settings.log_bytes_max, params)
+
+    def _filled(self, execute: Execute, recipe: Recipe, inputs: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+        """The settings and the declared variables, templates filled in. Raises UsageError."""
+        if recipe.plain:
+            return recipe.config, recipe.spec.env
+        context = {
+            "params": inputs.get("params", {}),
+            "tasks": inputs.get("tasks", {}),
+            "run": {"id": run_text(execute.run_id)},
+            "task": {"name": execute.name, "attempt": execute.attempt},
+        }
+        return fill(recipe.kind, recipe.config, recipe.spec.env, context)
 
     def _tidy(self, job: Job) -> None:
-        if job.output is not NO_PATH:
-            self._private.give_back(str(job.output.parent))
+        if job.output:
+            self._private.give_back(job.output.removesuffix(f"/{OUTPUT}"))
 
     def _refuse(self, key: Attempt, reason: str) -> None:
         log_event(self._log, "start_refused", level=logging.WARNING, attempt=describe(key), reason=reason)
@@ -170,11 +184,12 @@ class Executor:
 
 
 @lru_cache(maxsize=SPECS_MAX)
-def decode_spec(body: bytes) -> tuple[TaskType, TaskSpec, Any]:
-    """A spec as its type, itself and the type's config. Raises UsageError if this worker cannot run it."""
+def recipe_of(body: bytes) -> Recipe:
+    """What an encoded spec says. Raises UsageError if this worker cannot run it."""
     try:
         spec = msgspec.json.decode(body, type=TaskSpec)
         kind = task_type(spec.type)
-        return kind, spec, msgspec.json.decode(spec.config, type=kind.Config)
+        config = msgspec.json.decode(spec.config, type=kind.Config)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise UsageError(f"this worker cannot read the task's settings: {error}") from None
+    return Recipe(kind, spec, config, is_plain(kind, config, spec.env))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
 
 from dsfast.errors import NotFound, Problem, Unavailable
 from dsfast.ids import run_text
@@ -25,24 +24,21 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in 
 class LogDir:
     """The logs of one worker."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(os.path.abspath(root))
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.path.abspath(root)
 
-    def path(self, key: Attempt) -> Path:
+    def path(self, key: Attempt) -> str:
         """Where the attempt's log is, or would be."""
         run_id, task, attempt = key
-        return self.root / run_text(run_id) / f"{task:d}.{attempt:d}.log"
+        return f"{self.root}/{run_text(run_id)}/{task:d}.{attempt:d}.log"
 
-    def create(self, key: Attempt) -> Path:
+    def create(self, key: Attempt) -> str:
         """The attempt's log, its directory made if need be and closed to other users. Raises OSError."""
         path = self.path(key)
-        try:
-            os.mkdir(path.parent, 0o700)
-        except FileExistsError:
-            return path
-        except FileNotFoundError:
-            path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.parent.mkdir(mode=0o700, exist_ok=True)
+        directory = os.path.dirname(path)
+        if not os.access(directory, os.W_OK):  # most runs have several attempts here: asking is cheaper than trying
+            os.makedirs(self.root, 0o700, exist_ok=True)
+            os.makedirs(directory, 0o700, exist_ok=True)
         return path
 
     def read(self, key: Attempt, offset: int, limit: int) -> tuple[int, bytes, int]:
@@ -70,11 +66,11 @@ class LogDir:
         return lines[max(len(lines) - count, 0) :]
 
     def _open(self, key: Attempt) -> int:
-        path = self.path(key)
+        parent, name = os.path.split(self.path(key))
         try:
-            directory = os.open(path.parent, _DIRECTORY)
+            directory = os.open(parent, _DIRECTORY)
             try:
-                fd = os.open(path.name, _FILE, dir_fd=directory)
+                fd = os.open(name, _FILE, dir_fd=directory)
             finally:
                 os.close(directory)
         except OSError as error:

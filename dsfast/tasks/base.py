@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -26,7 +25,7 @@ class StartFailed(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One attempt as its task type sees it."""
+    """One attempt as its task type sees it. Paths are text: objects for them take longer to make than to use."""
 
     run_id: int
     task: int
@@ -34,9 +33,9 @@ class Job:
     name: str  # the task's name
     config: Any  # an instance of the type's Config, templates already filled in
     env: Mapping[str, str]  # the complete environment for its processes: allow-list, declared values, DSFAST_*
-    workdir: Path  # exists; private to the attempt unless the task declared one
-    log: Path  # the attempt's log; its directory exists
-    output: Path  # where DSFAST_OUTPUT points; may be written by the task, read at its end
+    workdir: str  # exists; private to the attempt unless the task declared one
+    log: str  # the attempt's log; its directory exists
+    output: str  # where DSFAST_OUTPUT points; may be written by the task, read at its end
     log_bytes_max: int
     params: Mapping[str, Any]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from pathlib import Path
 
 from dsfast.tasks.attempt import NOT_EXECUTABLE, NOT_FOUND, Attempt
 from dsfast.tasks.base import StartFailed
@@ -60,7 +59,7 @@ class CommandAttempt(Attempt):
     def _run(self, argv: list[str], output: int) -> None:
         job = self.job
         argv[0] = find_program(argv[0], job.env.get("PATH", DEFAULT_PATH))
-        self.process = start_process(argv, job.env, str(job.workdir), output, self.ended, mark(job.env))
+        self.process = start_process(argv, job.env, job.workdir, output, self.ended, mark(job.env))
         self.process.watch(self.log)
 
     def _clear(self, output: int = -1) -> None:
@@ -87,7 +86,7 @@ def find_program(name: str, path: str) -> str:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
-def explain(error: OSError | ValueError, program: str, workdir: Path) -> tuple[int, str]:
+def explain(error: OSError | ValueError, program: str, workdir: str) -> tuple[int, str]:
     """The exit code and the sentence for a command that could not be started."""
     if isinstance(error, ValueError):
         return NOT_EXECUTABLE, str(error)
@@ -106,9 +105,9 @@ def explain(error: OSError | ValueError, program: str, workdir: Path) -> tuple[i
     return NOT_EXECUTABLE, f"{program} cannot be started: {os.strerror(error.errno or 0)}"
 
 
-def _missing(program: str, workdir: Path) -> str:
+def _missing(program: str, workdir: str) -> str:
     if "/" not in program:
         return f"there is no program {program!r} in the task's PATH on this worker"
-    if os.path.exists(workdir / program):
+    if os.path.exists(os.path.join(workdir, program)):
         return f"{program} cannot be started: the interpreter in its first line (#!) does not exist on this worker"
     return f"there is no program {program} on this worker"

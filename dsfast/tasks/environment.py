@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from dsfast.ids import run_text
@@ -22,23 +21,33 @@ _PARAM = "DSFAST_PARAM_"
 _NOT_IN_NAMES = re.compile(r"[^A-Z0-9_]")
 
 
+def inherit(environ: Mapping[str, str], allowed: Iterable[str]) -> dict[str, str]:
+    """Those of the worker's variables that are allowed through by name, `LC_*` standing for all that begin so."""
+    names = frozenset(allowed)
+    beginnings = tuple(name[:-1] for name in names if name.endswith("*"))
+    return {
+        name: value
+        for name, value in environ.items()
+        if (name in names or name.startswith(beginnings)) and not name.startswith("DSFAST_")
+    }
+
+
 def build_env(
     inherited: Mapping[str, str],
-    allowed: Iterable[str],
     declared: Mapping[str, str],
     *,
     run_id: int,
     task: int,
     attempt: int,
     name: str,
-    output: Path,
+    output: str,
     params: Mapping[str, Any],
     worker: str = "",
 ) -> dict[str, str]:
     """The complete environment of one attempt of the task `name`; later sources win, DSFAST_* always.
 
-    `allowed` are names of inherited variables, `LC_*` standing for all that begin so. A param arrives as
-    DSFAST_PARAM_<NAME>, its name in capitals with `_` for every other character. `worker` is the mark of the worker.
+    A param arrives as DSFAST_PARAM_<NAME>, its name in capitals with `_` for every other character. `worker` is the
+    mark of the worker.
     """
     run = run_text(run_id)
     own = {
@@ -46,26 +55,16 @@ def build_env(
         "DSFAST_TASK": name,
         "DSFAST_ATTEMPT": str(attempt),
         KEY: f"{run}.{task}.{attempt}",
-        "DSFAST_OUTPUT": str(output),
+        "DSFAST_OUTPUT": output,
     }
     if worker:
         own[WORKER] = worker
-    return {**_inherit(inherited, allowed), **declared, **dict(_params(params)), **own}
+    return {**inherited, **declared, **dict(_params(params)), **own}
 
 
 def mark(env: Mapping[str, str]) -> tuple[str, ...]:
     """What tells the attempt's processes from others, wherever they move to; empty for an environment without key."""
     return (f"{KEY}={env[KEY]}",) if KEY in env else ()
-
-
-def _inherit(inherited: Mapping[str, str], allowed: Iterable[str]) -> dict[str, str]:
-    names = frozenset(allowed)
-    beginnings = tuple(name[:-1] for name in names if name.endswith("*"))
-    return {
-        name: value
-        for name, value in inherited.items()
-        if (name in names or name.startswith(beginnings)) and not name.startswith("DSFAST_")
-    }
 
 
 def _params(params: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

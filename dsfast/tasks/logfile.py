@@ -14,7 +14,6 @@ import errno
 import logging
 import os
 import threading
-from pathlib import Path
 
 LOOK_SECONDS_FIRST = 0.1  # most attempts end before their first look
 LOOK_SECONDS_MIN = 0.02  # a disk that takes 2 GB/s exceeds the cap by 40 MB between two such looks
@@ -32,7 +31,7 @@ class AttemptLog:
 
     __slots__ = ("_cap", "_cut_to", "_head", "_lock", "look_seconds", "path", "size")
 
-    def __init__(self, path: Path, bytes_max: int) -> None:
+    def __init__(self, path: str, bytes_max: int) -> None:
         self.path = path
         self.size = 0  # bytes written so far, as of the last look
         self.look_seconds = LOOK_SECONDS_FIRST  # until the next look

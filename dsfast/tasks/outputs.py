@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,7 +23,7 @@ class BadOutputs(ValueError):
     """The values cannot be handed on; the message is a sentence for the task's owner."""
 
 
-def collect(log: Path, log_size: int, output: Path) -> dict[str, Any]:
+def collect(log: str, log_size: int, output: str) -> dict[str, Any]:
     """The values. Raises BadOutputs, and OSError from reading."""
     values: dict[str, Any] = {}
     if log_size:
@@ -64,7 +63,7 @@ def values_in(text: bytes) -> Iterator[tuple[str, str]]:
         at = start
 
 
-def _chunks(path: Path, size: int) -> Iterator[bytes]:
+def _chunks(path: str, size: int) -> Iterator[bytes]:
     """The log in pieces that overlap, so that no value is cut in two everywhere."""
     half = SCAN_BYTES_MAX // 2
     spans = [(0, size)] if size <= SCAN_BYTES_MAX else [(0, half), (size - half, size)]
@@ -80,7 +79,7 @@ def _chunks(path: Path, size: int) -> Iterator[bytes]:
         os.close(fd)
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def _from_file(path: str) -> dict[str, Any]:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:

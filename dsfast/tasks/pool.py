@@ -85,7 +85,7 @@ class PythonAttempt(Attempt):
         try:
             os.stat(job.workdir)
             interpreter = find_program(interpreter, job.env.get("PATH", DEFAULT_PATH))
-            path = tuple(os.path.abspath(job.workdir / entry) for entry in config.path)
+            path = tuple(os.path.abspath(os.path.join(job.workdir, entry)) for entry in config.path)
             child = self._pool.take((interpreter, path), fresh=not config.reuse, output=output, env=job.env)
         except (OSError, ValueError) as error:
             self.fail(*explain(error, interpreter, job.workdir))
@@ -145,8 +145,8 @@ class PythonAttempt(Attempt):
             "source": config.source,
             "args": config.args,
             "env": job.env,
-            "workdir": str(job.workdir),
-            "log": str(job.log),
+            "workdir": job.workdir,
+            "log": job.log,
             "result_bytes_max": OUTPUTS_BYTES_MAX,
         }
         return msgspec.json.encode(request) + b"\n"

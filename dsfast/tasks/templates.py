@@ -57,6 +57,11 @@ def fill(
     return (msgspec.structs.replace(config, **changed) if changed else config), filled
 
 
+def is_plain(task_type: TaskType, config: msgspec.Struct, env: Mapping[str, str]) -> bool:
+    """Whether there is nothing to fill in, for whatever attempt."""
+    return not is_template(msgspec.json.encode([env, *(getattr(config, name) for name in task_type.templated)]))
+
+
 class _Filling:
     """Fills in one field and notes what is wrong with it."""
 

@@ -11,7 +11,7 @@ import pytest
 
 from dsfast.engine import events as ev
 from dsfast.model import AttemptState
-from dsfast.runtime.executor import Executor, ExecutorSettings, decode_spec
+from dsfast.runtime.executor import Executor, ExecutorSettings, recipe_of
 from dsfast.runtime.logs import LogDir
 from dsfast.tasks import types
 from dsfast.tasks.base import Done, Job
@@ -41,7 +41,7 @@ class Broken:
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
-    decode_spec.cache_clear()  # it knows the one of the test before
+    recipe_of.cache_clear()  # it knows the one of the test before
     kind = Broken()
     monkeypatch.setitem(types._loaded, "broken", kind)  # type: ignore[arg-type]
     return kind

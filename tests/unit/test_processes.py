@@ -19,7 +19,7 @@ from dsfast.ids import run_text
 from dsfast.model import AttemptState, Outcome
 from dsfast.tasks import proc
 from dsfast.tasks.base import StartFailed
-from tests.attempts import DEADLINE_SECONDS, RUN, carrying, exists, make_job, read_fifo, run, start, until
+from tests.attempts import DEADLINE_SECONDS, RUN, carrying, exists, log_text, make_job, read_fifo, run, start, until
 
 Run = Callable[[Awaitable[Outcome]], Outcome]
 
@@ -35,7 +35,7 @@ def shell(runner: asyncio.Runner, root: Path, script: str, **config: Any) -> tup
     """The outcome of a script and its log."""
     job = make_job("shell", root, script=script, **config)
     outcome = runner.run(run("shell", job))
-    return outcome, job.log.read_text()
+    return outcome, log_text(job)
 
 
 # -- how they end -----------------------------------------------------------------------------------------
@@ -238,8 +238,8 @@ def test_a_process_inherits_no_descriptor_no_signal_setting_and_no_terminal(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})
         signal.signal(signal.SIGUSR1, previous)
         os.close(leaky)
-    signals = dict(line.split(":\t") for line in status.log.read_text().splitlines())
-    stdin, group_and_session, pid, *fds = other.log.read_text().splitlines()
+    signals = dict(line.split(":\t") for line in log_text(status).splitlines())
+    stdin, group_and_session, pid, *fds = log_text(other).splitlines()
     assert stdin == "/dev/null"
     assert group_and_session == f"{pid} {pid}"
     assert set(fds) <= {"0", "1", "2", "3", "10"}  # 3 is ls's directory, 10 the shell's script
@@ -254,7 +254,7 @@ def test_the_environment_is_exactly_the_jobs(runner: asyncio.Runner, tmp_path: P
         runner.run(run("shell", job))
     finally:
         del os.environ["DSFAST_SECRET_OF_THE_WORKER"]
-    seen = dict(pair.split("=", 1) for pair in job.log.read_text().split("\0") if pair)
+    seen = dict(pair.split("=", 1) for pair in log_text(job).split("\0") if pair)
     assert seen == {
         "PATH": os.environ["PATH"],
         "GREETING": "a\nb=c",
@@ -271,7 +271,7 @@ def test_a_process_starts_in_its_working_directory_and_ours_stays(runner: asynci
     (tmp_path / "a b").mkdir()
     job = make_job("shell", tmp_path, workdir=tmp_path / "a b", command=["pwd"])
     runner.run(run("shell", job))
-    assert job.log.read_text() == f"{tmp_path}/a b\n"
+    assert log_text(job) == f"{tmp_path}/a b\n"
     assert os.getcwd() == before
 
 
@@ -300,7 +300,7 @@ def test_a_command_that_cannot_be_started_fails_with_a_sentence_that_is_in_the_l
     outcome = runner.run(run("shell", job))
     assert (outcome.state, outcome.exit_code) == (AttemptState.FAILED, code)
     assert sentence in outcome.reason
-    assert job.log.read_text() == f"dsfast: {outcome.reason}\n"
+    assert log_text(job) == f"dsfast: {outcome.reason}\n"
 
 
 def test_a_working_directory_that_does_not_exist_fails_the_attempt(runner: asyncio.Runner, tmp_path: Path) -> None:

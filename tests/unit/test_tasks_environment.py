@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from dsfast.ids import run_text
-from dsfast.tasks.environment import ALLOWED, PARAM_BYTES_MAX, build_env, mark
+from dsfast.tasks.environment import ALLOWED, PARAM_BYTES_MAX, build_env, inherit, mark
 
 WORKER = {
     "PATH": "/bin",
@@ -24,8 +23,8 @@ WORKER = {
 def build(
     declared: dict[str, str] | None = None, params: dict[str, Any] | None = None, allowed: tuple[str, ...] = ALLOWED
 ) -> dict[str, str]:
-    place = {"run_id": 1 << 40, "task": 3, "attempt": 2, "name": "load data", "output": Path("/out/3.2")}
-    return build_env(WORKER, allowed, declared or {}, params=params or {}, **place)  # type: ignore[arg-type]
+    place = {"run_id": 1 << 40, "task": 3, "attempt": 2, "name": "load data", "output": "/out/3.2"}
+    return build_env(inherit(WORKER, allowed), declared or {}, params=params or {}, **place)  # type: ignore[arg-type]
 
 
 def test_only_what_is_allowed_is_inherited() -> None:

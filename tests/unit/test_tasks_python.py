@@ -17,7 +17,7 @@ from dsfast.model import OUTPUTS_BYTES_MAX, AttemptState, Outcome
 from dsfast.tasks.proc import children
 from dsfast.tasks.python import PythonConfig, PythonTask
 from dsfast.tasks.types import task_type
-from tests.attempts import DEADLINE_SECONDS, carrying, exists, make_job, read_fifo, run, start, until
+from tests.attempts import DEADLINE_SECONDS, carrying, exists, log_text, make_job, read_fifo, run, start, until
 
 MODULE = """
 import json, os
@@ -61,7 +61,7 @@ class Tasks:
         self.number += 1
         job = make_job("python", self.root, task=self.number, source=source, **config)
         outcome = await run("python", job)
-        return outcome, job.log.read_text()
+        return outcome, log_text(job)
 
     async def value(self, source: str = "", **config: Any) -> Any:
         """The one value `result`."""

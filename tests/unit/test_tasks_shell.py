@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dsfast.model import OUTPUTS_BYTES_MAX, AttemptState
 from dsfast.tasks import outputs
 from dsfast.tasks.shell import ShellConfig, ShellTask
-from tests.attempts import make_job, read_fifo, run, start
+from tests.attempts import log_text, make_job, read_fifo, run, start
 
 
 def problems(**config: object) -> list[tuple[str, str]]:
@@ -25,7 +25,7 @@ def problems(**config: object) -> list[tuple[str, str]]:
 async def test_a_script_may_be_larger_than_an_argument_of_a_process_can_be(tmp_path: Path) -> None:
     job = make_job("shell", tmp_path, script="#" * 300_000 + "\necho done")
     assert (await run("shell", job)).state is AttemptState.SUCCEEDED
-    assert job.log.read_text() == "done\n"
+    assert log_text(job) == "done\n"
 
 
 async def test_the_script_is_private_and_gone_with_its_attempt(tmp_path: Path) -> None:
@@ -54,20 +54,20 @@ async def test_a_script_is_run_by_the_shell_of_choice(
 ) -> None:
     job = make_job("shell", tmp_path, script=script, shell=shell)
     await run("shell", job)
-    assert job.log.read_text() == said
+    assert log_text(job) == said
 
 
 async def test_output_that_is_not_utf_8_is_kept_as_it_is_and_readable_in_values(tmp_path: Path) -> None:
     job = make_job("shell", tmp_path, script=r"""printf '\377\000\n${setValue(k=\377a)}\n'""")
     outcome = await run("shell", job)
-    assert job.log.read_bytes() == b"\xff\x00\n${setValue(k=\xffa)}\n"
+    assert log_text(job) == "\udcff\x00\n${setValue(k=\udcffa)}\n"
     assert json.loads(outcome.outputs) == {"k": "\ufffda"}
 
 
 async def test_standard_output_and_error_share_one_log_in_order(tmp_path: Path) -> None:
     job = make_job("shell", tmp_path, script="echo a; echo b >&2; echo c")
     await run("shell", job)
-    assert job.log.read_text() == "a\nb\nc\n"
+    assert log_text(job) == "a\nb\nc\n"
 
 
 # -- values -----------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ async def test_values_that_cannot_be_handed_on_fail_the_task_with_a_sentence(
     outcome = await run("shell", job)
     assert outcome.state is AttemptState.FAILED
     assert sentence in outcome.reason
-    assert job.log.read_text().endswith(f"dsfast: {outcome.reason}\n")
+    assert log_text(job).endswith(f"dsfast: {outcome.reason}\n")
 
 
 async def test_values_are_found_in_a_long_log_wherever_they_are(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_no_value_is_lost_at_the_border_of_two_pieces(
     log = tmp_path_factory.mktemp("log") / "log"
     before = max(pieces * (1 << 20) + shift, 0)
     log.write_bytes(b"x" * before + b"${setValue(key=value)}" + b"y" * 100)
-    assert outputs.collect(log, log.stat().st_size, log.with_name("none")) == {"key": "value"}
+    assert outputs.collect(str(log), log.stat().st_size, str(log.with_name("none"))) == {"key": "value"}
 
 
 # -- checking ---------------------------------------------------------------------------------------------

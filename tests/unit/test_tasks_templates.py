@@ -15,7 +15,7 @@ from dsfast.errors import UsageError
 from dsfast.tasks.base import TaskType
 from dsfast.tasks.python import PythonConfig, PythonTask
 from dsfast.tasks.shell import ShellConfig, ShellTask
-from dsfast.tasks.templates import FILLED_BYTES_MAX, fill, shell_quote
+from dsfast.tasks.templates import FILLED_BYTES_MAX, fill, is_plain, shell_quote
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 NASTY = st.text(st.sampled_from("$`\\\"'(){}!&|;<>*?[]~#=% \n\tax"), max_size=30)
@@ -115,6 +115,20 @@ def test_the_environment_is_filled_in_and_not_quoted() -> None:
 def test_settings_without_templates_come_back_as_they_are() -> None:
     config = ShellConfig(script="echo hello")
     assert fill(ShellTask(), config, {}, {})[0] is config
+
+
+@pytest.mark.parametrize(
+    ("config", "env", "plain"),
+    [
+        (ShellConfig(script="echo hello"), {"A": "b"}, True),
+        (ShellConfig(command=("echo", "}} {")), {}, True),
+        (ShellConfig(script="{% if params.x %}true{% endif %}"), {}, False),
+        (ShellConfig(command=("echo", "{{ params.x }}")), {}, False),
+        (ShellConfig(script=":"), {"A": "{{ params.x }}"}, False),
+    ],
+)
+def test_whether_there_is_anything_to_fill_in(config: ShellConfig, env: dict[str, str], plain: bool) -> None:
+    assert is_plain(ShellTask(), config, env) is plain
 
 
 def test_fields_that_are_not_templated_are_left_alone() -> None:
