@@ -41,6 +41,7 @@ def make_job(
         workdir=str(workdir or root),
         log=str(root / f"{task}.log"),
         output=output,
+        script=str(root / f"{task}.script"),
         log_bytes_max=log_bytes_max,
         params={},
     )

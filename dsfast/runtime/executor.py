@@ -27,7 +27,7 @@ from dsfast.ids import run_text
 from dsfast.log import log_event
 from dsfast.model import AttemptState, Outcome
 from dsfast.runtime.logs import LogDir, describe
-from dsfast.runtime.private import OUTPUT, PrivateDirs
+from dsfast.runtime.private import OUTPUT, SCRIPT, WORK, PrivateDirs
 from dsfast.tasks.base import Execution, Job, StartFailed, TaskType
 from dsfast.tasks.environment import build_env, inherit
 from dsfast.tasks.templates import fill, is_plain
@@ -36,7 +36,7 @@ from dsfast.wire.commands import Attempt, Execute, TaskSpec
 
 SHORTAGES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # ours, not the task's
 SPECS_MAX = 4096  # decoded specs kept: equal tasks of a fan-out share one
-NO_PATH = ""
+NO_FILES = ("", "", "", "")  # working directory, log, output and script of a type that needs none
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Executor:
         self._used[kind.name] = kind
         inputs = msgspec.json.decode(execute.inputs) if execute.inputs else {}
         if kind.light:
-            job = Job(*key, execute.name, recipe.config, {}, NO_PATH, NO_PATH, NO_PATH, 0, inputs.get("params", {}))
+            job = Job(*key, execute.name, recipe.config, {}, *NO_FILES, 0, inputs.get("params", {}))
         else:
             job = self._job(key, execute, recipe, inputs)
         self._run(key, kind, job, recipe.spec)
@@ -139,8 +139,8 @@ class Executor:
             params=params,
             worker=self.settings.mark,
         )
-        workdir = recipe.spec.workdir or private
-        return Job(*key, execute.name, config, env, workdir, log, output, self.settings.log_bytes_max, params)
+        files = (recipe.spec.workdir or f"{private}/{WORK}", log, output, f"{private}/{SCRIPT}")
+        return Job(*key, execute.name, config, env, *files, self.settings.log_bytes_max, params)
 
     def _filled(self, execute: Execute, recipe: Recipe, inputs: dict[str, Any]) -> tuple[Any, dict[str, str]]:
         """The settings and the declared variables, templates filled in. Raises UsageError."""

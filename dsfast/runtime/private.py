@@ -1,9 +1,13 @@
-"""The private directories in which attempts run, each named by its attempt.
+"""What an attempt has for itself on its worker's disk: a directory named by it, closed to other users.
 
-Most attempts leave theirs as empty as it was, so an ended attempt's directory becomes the next one's by a rename:
-making and removing one costs as much as starting a process, and on some file systems more with every inode that was
-given back a moment ago. A directory in which something is left, or that is not what was made (another mode, a link in
-its place), is removed in a thread, and no other attempt ever sees it.
+    work     where it runs, unless its task names another directory; empty when it starts
+    output   where $DSFAST_OUTPUT points; made by the attempt, if at all
+    script   what its task type gives an interpreter to read; what it says is cut off at its end
+
+Making and removing files costs as much as starting a process, and on some file systems more with every inode that was
+given back a moment ago. But most attempts leave `work` as empty as it was: then the whole becomes the next attempt's,
+by a rename. One in which something is left, or that is not what was made (another mode, a link in something's place),
+is removed in a thread, and no other attempt ever sees it.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import stat
 
 from dsfast.model import OUTPUTS_BYTES_MAX
 
-MODE = 0o700
-OUTPUT = "output"  # where $DSFAST_OUTPUT points: what is in it has been read when the directory is given back
+WORK, OUTPUT, SCRIPT = "work", "output", "script"
+DIRECTORY = stat.S_IFDIR | 0o700
+FILE = stat.S_IFREG | 0o600
 SPARES_MAX = 64  # kept beside those in use: more than this is what a burst has left
 
 
@@ -28,7 +33,7 @@ class PrivateDirs:
         self._spares: list[str] = []
 
     def take(self, name: str) -> str:
-        """An empty directory of this name that only its owner can enter. Raises OSError."""
+        """A directory of this name, as the module says. Raises OSError."""
         path = f"{self._root}/{name}"
         if self._spares:
             spare = self._spares.pop()
@@ -37,7 +42,8 @@ class PrivateDirs:
                 return path
             except OSError:  # somebody has removed it, or it cannot be moved: it is no use any more
                 _remove(spare)
-        os.makedirs(path, MODE, exist_ok=True)
+        os.makedirs(path, 0o700, exist_ok=True)
+        os.makedirs(f"{path}/{WORK}", 0o700, exist_ok=True)
         return path
 
     def give_back(self, path: str) -> None:
@@ -54,22 +60,39 @@ class PrivateDirs:
 
 
 def _as_made(path: str) -> bool:
-    """Whether it is as `take` gives it, apart from its output file, which is removed."""
+    """Whether it is as `take` gives it, apart from the output, which is removed."""
+    work = f"{path}/{WORK}"
     try:
-        seen = os.lstat(path)
-        if seen.st_mode != stat.S_IFDIR | MODE or seen.st_uid != os.geteuid():
+        if not (_is_ours(os.lstat(path), DIRECTORY) and _is_ours(os.lstat(work), DIRECTORY)):
             return False
-        with os.scandir(path) as entries:
-            return all(_is_spent_output(entry) for entry in entries)  # looks no further than the first that is not
+        with os.scandir(work) as left, os.scandir(path) as parts:  # looked through no further than to the first reason
+            return next(left, None) is None and all(map(_may_stay, parts))
     except OSError:
         return False
 
 
-def _is_spent_output(entry: os.DirEntry[str]) -> bool:
-    if entry.name != OUTPUT or entry.stat(follow_symlinks=False).st_size > OUTPUTS_BYTES_MAX:
-        return False  # a large file takes the disk too long for the event loop
-    os.unlink(entry.path)
+def _may_stay(part: os.DirEntry[str]) -> bool:
+    if part.name == WORK:
+        return True
+    seen = part.stat(follow_symlinks=False)
+    if part.name == SCRIPT:
+        return _forget(part.path, seen)
+    if part.name == OUTPUT and seen.st_size <= OUTPUTS_BYTES_MAX:  # a large file takes the disk too long for the loop
+        os.unlink(part.path)
+        return True
+    return False
+
+
+def _forget(script: str, seen: os.stat_result) -> bool:
+    """Cut off what it says; False if it may be somebody's own file: one with a second name, or a link."""
+    if not _is_ours(seen, FILE) or seen.st_nlink != 1:
+        return False
+    os.truncate(script, 1)  # not 0: ext4 takes that for the start of a replacement, and waits for the disk at its end
     return True
+
+
+def _is_ours(seen: os.stat_result, mode: int) -> bool:
+    return seen.st_mode == mode and seen.st_uid == os.geteuid()
 
 
 def _remove(path: str) -> None:

@@ -36,6 +36,7 @@ class Job:
     workdir: str  # exists; private to the attempt unless the task declared one
     log: str  # the attempt's log; its directory exists
     output: str  # where DSFAST_OUTPUT points; may be written by the task, read at its end
+    script: str  # a file for the task type's own use, which may hold something already: to be overwritten
     log_bytes_max: int
     params: Mapping[str, Any]
 

@@ -4,57 +4,51 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
 
 from dsfast.tasks.attempt import NOT_EXECUTABLE, NOT_FOUND, Attempt
 from dsfast.tasks.base import StartFailed
 from dsfast.tasks.environment import mark
-from dsfast.tasks.process import ExitStatus, start_process
+from dsfast.tasks.process import start_process
 from dsfast.tasks.shell import interpreter
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"  # where programs are looked for when the environment has no PATH
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class CommandAttempt(Attempt):
     """See the module."""
 
-    __slots__ = ("_script",)
+    __slots__ = ()
 
     def start(self) -> None:
         """Start it. Raises StartFailed."""
-        self._script = ""
-        output = -1
         try:
             output = self.log.open()
+        except OSError as error:
+            raise _unwritable(error) from error
+        try:
+            self._start(output)
+        finally:
+            os.close(output)
+
+    def _start(self, output: int) -> None:
+        try:
             argv = self._argv()
         except OSError as error:
-            self._clear(output)
-            raise StartFailed(f"this worker cannot write the files of a task: {error}") from error
+            raise _unwritable(error) from error
         try:
             self._run(argv, output)
         except (OSError, ValueError) as error:
-            self._clear(output)
             self.fail(*explain(error, argv[0], self.job.workdir))
-        except StartFailed:
-            self._clear(output)
-            raise
-        else:
-            os.close(output)
-
-    def ended(self, status: ExitStatus) -> None:
-        self._clear()
-        super().ended(status)
 
     def _argv(self) -> list[str]:
-        config = self.job.config
+        config, script = self.job.config, self.job.script
         if config.command:
             return list(config.command)
-        self._script = f"{self.job.log}.script"
-        fd = os.open(self._script, _FLAGS, 0o600)
-        with open(fd, "wb") as file:  # buffered, because it insists: a disk that fills up must not cut the script short
+        with open(os.open(script, _FLAGS, 0o600), "wb") as file:  # buffered, because it insists: no script is cut short
             file.write(config.script.encode(errors="surrogateescape"))
-        return [*interpreter(config.shell), self._script]
+            file.truncate()  # it may have been another attempt's, see Job
+        return [*interpreter(config.shell), script]
 
     def _run(self, argv: list[str], output: int) -> None:
         job = self.job
@@ -62,13 +56,9 @@ class CommandAttempt(Attempt):
         self.process = start_process(argv, job.env, job.workdir, output, self.ended, mark(job.env))
         self.process.watch(self.log)
 
-    def _clear(self, output: int = -1) -> None:
-        if output >= 0:
-            os.close(output)
-        if self._script:
-            with suppress(FileNotFoundError):
-                os.unlink(self._script)
-            self._script = ""
+
+def _unwritable(error: OSError) -> StartFailed:
+    return StartFailed(f"this worker cannot write the files of a task: {error}")
 
 
 def find_program(name: str, path: str) -> str:

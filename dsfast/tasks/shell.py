@@ -1,8 +1,7 @@
 """A task that runs a script by a shell (or any interpreter), or one command without a shell.
 
-A script is handed over as a file that only this user can read, beside the attempt's log: the arguments of a
-process are limited to 128 KiB each and can be read by every user of the machine. The file is removed when the
-attempt has ended.
+A script is handed over as a file that only this user can read: the arguments of a process are limited to 128 KiB
+each and can be read by every user of the machine.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dsfast.model import OUTPUTS_BYTES_MAX, AttemptState
 from dsfast.tasks import outputs
+from dsfast.tasks.base import StartFailed
 from dsfast.tasks.shell import ShellConfig, ShellTask
 from tests.attempts import log_text, make_job, read_fifo, run, start
 
@@ -28,15 +29,29 @@ async def test_a_script_may_be_larger_than_an_argument_of_a_process_can_be(tmp_p
     assert log_text(job) == "done\n"
 
 
-async def test_the_script_is_private_and_gone_with_its_attempt(tmp_path: Path) -> None:
+async def test_the_script_and_the_log_are_private(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     execution, outcome = start("shell", make_job("shell", tmp_path, script="echo > fifo; sleep 1000"))
     await read_fifo(tmp_path / "fifo")
-    assert stat.S_IMODE((tmp_path / "1.log.script").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "1.script").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "1.log").stat().st_mode) == 0o600
     execution.kill(0, "")
     await outcome
-    assert not (tmp_path / "1.log.script").exists()
+
+
+async def test_nothing_of_a_longer_script_in_its_file_is_run(tmp_path: Path) -> None:
+    (tmp_path / "1.script").write_text("echo this is longer\n" * 3)
+    job = make_job("shell", tmp_path, script="echo short\n")
+    await run("shell", job)
+    assert log_text(job) == "short\n"
+
+
+async def test_a_script_is_never_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("precious")
+    (tmp_path / "1.script").symlink_to(tmp_path / "target")
+    with pytest.raises(StartFailed):
+        await run("shell", make_job("shell", tmp_path, script=":"))
+    assert (tmp_path / "target").read_text() == "precious"
 
 
 @pytest.mark.parametrize(
