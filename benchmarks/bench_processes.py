@@ -3,7 +3,7 @@ left) beside a bare loop over posix_spawn, one at a time (`serial`) and eight at
 through the whole system, from submit to the durable end, as `dsfast run` has it.
 
 Most of it is the kernel's and the dynamic linker's, and grows with neighbours on the machine: compare columns. What
-is ours is the processor time of this program itself (`cpu_us`), which neighbours disturb least.
+is ours is the processor time of our own programs (`cpu_us`), which neighbours disturb least.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import timed
-from benchmarks.witness import note
+from benchmarks.witness import migrate, note, trials
 from dsfast.config import load_config
 from dsfast.model import AttemptState, Outcome, RunState, canonical
 from dsfast.runtime.embedded import Embedded
 from dsfast.tasks.base import Job
 from dsfast.tasks.types import task_type
 from tests.attempts import make_job
+from tests.integration.cluster import cluster
 from tests.workflows import flat
 
 COUNT = 200
@@ -56,10 +57,10 @@ def serial(argv: list[str]) -> None:
         os.waitpid(spawn(argv), 0)
 
 
-def wide(argv: list[str]) -> None:
+def wide(argv: list[str], count: int = COUNT) -> None:
     """Eight at a time, each watched by its pidfd: the least that an event loop has to do."""
     with selectors.EpollSelector() as selector:
-        to_start, running = COUNT, 0
+        to_start, running = count, 0
         while to_start or running:
             while to_start and running < WIDTH:
                 pid = spawn(argv)
@@ -143,39 +144,98 @@ def test_python_warm(beside: Callable[..., None], tmp_path: Path) -> None:
 
 # -- the whole system ---------------------------------------------------------------------------------------------
 
-
-async def whole(folder: Path, body: bytes, before_each: Callable[[], None]) -> list[tuple[float, float]]:
-    """Wall and own processor seconds of some runs of the workflow, by a master and a worker in this process."""
-    flags = {"state_dir": str(folder), "master.port": 0, "worker.port": 0, "worker.slots": WIDTH}
-    spent = []
-    async with Embedded(load_config(flags=flags, environ={})) as embedded:
-        for _ in range(ROUNDS_WHOLE):
-            before_each()
-            began, began_cpu = time.perf_counter(), time.process_time()
-            row = await embedded.wait(await embedded.submit(body, b"{}"))
-            spent.append((time.perf_counter() - began, time.process_time() - began_cpu))
-            assert row.state is RunState.SUCCEEDED
-    return spent
-
-
-@pytest.mark.benchmark(group="processes through the whole system")
-@pytest.mark.parametrize(
+KINDS = pytest.mark.parametrize(
     ("settings", "argv"),
     [({"command": ["/bin/true"]}, ["/bin/true"]), ({"script": ":"}, ["/bin/sh", "-c", ":"])],
     ids=["bin_true", "script_sh"],
 )
+
+
+class Spent(NamedTuple):
+    """Seconds of some processes: on the wall, of the processor by us, and by what we have started and reaped."""
+
+    wall: float
+    ours: float
+    theirs: float
+
+    def __sub__(self, other: Spent) -> Spent:  # type: ignore[override]
+        return Spent(*(ours - theirs for ours, theirs in zip(self, other, strict=True)))
+
+
+def spent(*pids: int) -> Spent:
+    """What these processes, or this one, have spent so far."""
+    ticks = [0.0] * 4
+    for pid in pids or (os.getpid(),):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = [sum(pair) for pair in zip(ticks, map(int, fields[11:15]), strict=True)]
+    user, system, user_below, system_below = (each / os.sysconf("SC_CLK_TCK") for each in ticks)
+    return Spent(time.perf_counter(), user + system, user_below + system_below)
+
+
+def bare_spent(argv: list[str]) -> Spent:
+    before = spent()
+    wide(argv, COUNT_WHOLE)
+    return spent() - before
+
+
+def report(benchmark: BenchmarkFixture, runs: list[Spent], bare: list[Spent]) -> None:
+    """Per task: how many a second, how many of a bare loop's; processor time by us, and how much of all a bare loop
+    takes, which is what `of_bare` comes to when nobody else uses the machine."""
+    task = Spent(*(statistics.median(column) / COUNT_WHOLE for column in zip(*runs, strict=True)))
+    floor = Spent(*(statistics.median(column) / COUNT_WHOLE for column in zip(*bare, strict=True)))
+    note(
+        benchmark,
+        tasks_per_second=1 / task.wall,
+        bare_per_second=1 / floor.wall,
+        of_bare=floor.wall / task.wall,
+        cpu_us=task.ours * 1e6,
+        processor_of_bare=(floor.ours + floor.theirs) / (task.ours + task.theirs),
+    )
+
+
+@pytest.mark.benchmark(group="processes through the whole system")
+@KINDS
 def test_whole_system(benchmark: BenchmarkFixture, tmp_path: Path, settings: dict[str, Any], argv: list[str]) -> None:
     """Submit to durable end (SQLite, synchronous=FULL), eight at a time; beside it the same processes started bare."""
+    flags = {"state_dir": str(tmp_path), "master.port": 0, "worker.port": 0, "worker.slots": WIDTH}
     body = canonical(flat(COUNT_WHOLE, "shell", **settings))
-    bare_seconds: list[float] = []
-    spent: list[tuple[float, float]] = []
+    runs: list[Spent] = []
+    bare: list[Spent] = []
 
-    def run() -> None:
-        spent[:] = uvloop.run(
-            whole(tmp_path, body, lambda: bare_seconds.append(timed(lambda: wide(argv), time.perf_counter)))
-        )
+    async def work() -> None:
+        async with Embedded(load_config(flags=flags, environ={})) as embedded:
+            for _ in range(trials(benchmark, ROUNDS_WHOLE)):
+                bare.append(bare_spent(argv))
+                before = spent()
+                row = await embedded.wait(await embedded.submit(body, b"{}"))
+                runs.append(spent() - before)
+                assert row.state is RunState.SUCCEEDED
 
-    benchmark.pedantic(run, rounds=1)
-    wall, cpu = (statistics.median(column) / COUNT_WHOLE for column in zip(*spent, strict=True))
-    floor = statistics.median(bare_seconds) / COUNT
-    note(benchmark, tasks_per_second=1 / wall, bare_per_second=1 / floor, of_bare=floor / wall, cpu_us=cpu * 1e6)
+    benchmark.pedantic(lambda: uvloop.run(work()), rounds=1)
+    report(benchmark, runs, bare)
+
+
+@pytest.mark.benchmark(group="processes through the whole system")
+@KINDS
+def test_daemons(benchmark: BenchmarkFixture, tmp_path: Path, settings: dict[str, Any], argv: list[str]) -> None:
+    """The same by a master and a worker that are processes of their own, with guardians, journal and registry."""
+    body = msgspec.Raw(canonical(flat(COUNT_WHOLE, "shell", **settings)))
+    runs: list[Spent] = []
+    bare: list[Spent] = []
+
+    def work() -> None:
+        with cluster(tmp_path, f"sqlite:///{tmp_path}/db", f"database+sqlite:///{tmp_path}/registry.db") as nodes:
+            migrate(nodes)
+            nodes.start_all(1, 1, slots=WIDTH)
+            pids = [nodes.pids(name)[-1] for name in ("m1", "w1")]
+            for _ in range(trials(benchmark, ROUNDS_WHOLE)):
+                bare.append(bare_spent(argv))
+                before = spent(*pids)
+                with nodes.client() as client:
+                    view = client.wait(client.submit(body).id)
+                runs.append(spent(*pids) - before)
+                assert view is not None
+                assert view.state == "succeeded"
+
+    benchmark.pedantic(work, rounds=1)
+    report(benchmark, runs, bare)
