@@ -27,13 +27,12 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 
 from dsfast.failpoint import reach
 from dsfast.tasks import proc
 from dsfast.tasks.base import StartFailed
 from dsfast.tasks.logfile import AttemptLog
+from dsfast.tasks.oom import Offered
 from dsfast.tasks.spawn import spawn
 
 REAP_SECONDS = 1.0  # how long the zombies of a task that forks twice may lie about while it runs
@@ -41,7 +40,6 @@ RETRY_SECONDS = 0.05  # when there is no descriptor left to watch a dying proces
 SHORTAGES = frozenset(
     {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 )
-OOM_SCORE_ADDED = 300  # the kernel, short of memory, takes a task for this many thousandths larger than its worker
 STATUS_LOST = 255  # other code of this program has reaped our child, and its exit code with it
 
 ExitStatus = int  # an exit code, or minus the number of the signal that ended it
@@ -216,7 +214,8 @@ def start_process(
         _children.prepare()
         since = _ticks()
         reach("W3")
-        pid = spawn(argv, env, workdir, (_children.null, output, output, *extra))
+        with _children.offered:
+            pid = spawn(argv, env, workdir, (_children.null, output, output, *extra))
         reach("W4")
     except OSError as error:
         raise shortage(error) from error
@@ -230,25 +229,9 @@ def start_process(
         if fd >= 0:
             os.close(fd)
         raise shortage(error) from error
-    _offer_to_oom_killer(pid)
     process.working_since = since  # before its own start, so that nothing it starts can be older
     _children.mains[pid] = process
     return process
-
-
-def _offer_to_oom_killer(pid: int) -> None:
-    """Have the kernel end a task rather than its worker, and all other tasks with it."""
-    with suppress(OSError):
-        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"%d" % min(_own_oom_score() + OOM_SCORE_ADDED, 1000))
-        finally:
-            os.close(fd)
-
-
-@cache
-def _own_oom_score() -> int:
-    return int(Path("/proc/self/oom_score_adj").read_text())
 
 
 def shortage(error: OSError) -> Exception:
@@ -260,6 +243,8 @@ def shortage(error: OSError) -> Exception:
 
 class _Children:
     """The direct children of this operating system process: it has one set of them, so there is one of these."""
+
+    offered: Offered
 
     def __init__(self) -> None:
         self.mains: dict[int, Process] = {}
@@ -280,6 +265,7 @@ class _Children:
         self.null = os.open("/dev/null", os.O_RDWR)
         while self.null < 3:  # descriptors 0 to 2 are not free for other uses in a process that starts others
             self.null = os.dup(self.null)
+        self.offered = Offered()
         self._prepared = os.getpid()
         self._know_others()
 

@@ -19,7 +19,8 @@ from dsfast.ids import run_text
 from dsfast.model import AttemptState, Outcome
 from dsfast.tasks import proc
 from dsfast.tasks.base import StartFailed
-from tests.attempts import DEADLINE_SECONDS, RUN, carrying, exists, log_text, make_job, read_fifo, run, start, until
+from dsfast.tasks.oom import SCORE_ADDED
+from tests.attempts import DEADLINE_SECONDS, RUN, carrying, exists, log_text, make_job, read_fifo, run, start
 
 Run = Callable[[Awaitable[Outcome]], Outcome]
 
@@ -315,16 +316,20 @@ def oom_score(pid: int) -> int:
 
 
 def test_the_kernel_ends_a_task_rather_than_its_worker(runner: asyncio.Runner, tmp_path: Path) -> None:
-    async def scores() -> tuple[int, int]:
-        execution, outcome = start("shell", make_job("shell", tmp_path, script="sleep 1000"))
-        await until(lambda: carrying(1) != [])  # its environment is there a moment after itself
-        task = oom_score(min(carrying(1)))
-        execution.kill(0, "")
-        await outcome
-        return task, oom_score(os.getpid())
+    before = oom_score(os.getpid())
+    outcome, said = shell(runner, tmp_path, "(cat /proc/self/oom_score_adj); cat /proc/$$/oom_score_adj")
+    assert outcome.state is AttemptState.SUCCEEDED
+    assert {int(line) for line in said.split()} == {min(before + SCORE_ADDED, 1000)}
+    assert oom_score(os.getpid()) == before
 
-    task, own = runner.run(scores())
-    assert task > own or task == own == 1000
+
+def test_a_worker_keeps_its_place_with_the_kernel_when_a_task_cannot_be_started(
+    runner: asyncio.Runner, tmp_path: Path
+) -> None:
+    before = oom_score(os.getpid())
+    outcome = runner.run(run("shell", make_job("shell", tmp_path, command=["/nonesuch"])))
+    assert outcome.state is AttemptState.FAILED
+    assert oom_score(os.getpid()) == before
 
 
 def test_a_shortage_of_ours_is_not_the_tasks_failure(runner: asyncio.Runner, tmp_path: Path) -> None:
