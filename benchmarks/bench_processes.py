@@ -1,6 +1,7 @@
-"""What does a process cost as a task? Through the shell task (own session, log, watching, proof that nothing is
-left) beside a bare loop over posix_spawn, one at a time (`serial`) and eight at a time (`wide`), in the same run; and
-through the whole system, from submit to the durable end, as `dsfast run` has it.
+"""What does a process cost as a task? Through the shell task (own session, log, watching, proof that nothing is left)
+beside a bare loop over posix_spawn, one at a time (`serial`), eight at a time (`wide`), and eight at a time with a log
+file each under the event loop (`logged`), in the same run; and through the whole system, from submit to the durable
+end, as `dsfast run` has it and by daemons.
 
 Most of it is the kernel's and the dynamic linker's, and grows with neighbours on the machine: compare columns. What
 is ours is the processor time of our own programs (`cpu_us`), which neighbours disturb least.
@@ -73,6 +74,37 @@ def wide(argv: list[str], count: int = COUNT) -> None:
                 running -= 1
 
 
+async def logged(argv: list[str], folder: Path, width: int) -> None:
+    """So many at a time under the event loop, each with a log file of its own: the least that a task can be."""
+    loop = asyncio.get_running_loop()
+    finished = loop.create_future()
+    waiting, running = iter(range(COUNT)), 0
+
+    def begin() -> None:
+        nonlocal running
+        number = next(waiting, None)
+        if number is not None:
+            log = os.open(folder / f"bare.{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, log, 1)])
+            os.close(log)
+            loop.add_reader(fd := os.pidfd_open(pid), ended, fd, pid)
+            running += 1
+
+    def ended(fd: int, pid: int) -> None:
+        nonlocal running
+        loop.remove_reader(fd)
+        os.close(fd)
+        os.waitpid(pid, 0)
+        running -= 1
+        begin()
+        if running == 0 and not finished.done():
+            finished.set_result(None)
+
+    for _ in range(width):
+        begin()
+    await finished
+
+
 async def attempts(kind: str, jobs: list[Job], width: int) -> None:
     """Run the jobs, `width` at a time, each starting the next when it ends."""
     finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -113,6 +145,7 @@ def test_bin_true(beside: Callable[..., None], tmp_path: Path) -> None:
         ours("shell", tmp_path, WIDTH, command=["/bin/true"]),
         serial=bare(serial, "/bin/true"),
         wide=bare(wide, "/bin/true"),
+        logged=lambda: lambda: uvloop.run(logged(["/bin/true"], tmp_path, WIDTH)),
     )
 
 
