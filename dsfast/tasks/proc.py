@@ -43,19 +43,23 @@ def prctl(option: int, value: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def listed_children() -> bytes:
+def open_children() -> int:
+    """A descriptor for `listed_children` of this very process, or -1 on a kernel without such files. Raises OSError."""
+    try:
+        return os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+
+
+def listed_children(file: int) -> bytes:
     """Our own children, orphans included, as the kernel lists them: each number followed by a space."""
-    try:
-        fd = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # a kernel without these files
+    if file < 0:
         return b"".join(b"%d " % pid for pid in children_by_scan(os.getpid()))
-    try:
-        listed = b""
-        while part := os.read(fd, 65536):
-            listed += part
-        return listed
-    finally:
-        os.close(fd)
+    listed = part = os.pread(file, 65536, 0)
+    while part:
+        part = os.pread(file, 65536, len(listed))
+        listed += part
+    return listed
 
 
 def children(pid: int) -> list[int]:

@@ -249,6 +249,7 @@ class _Children:
     def __init__(self) -> None:
         self.mains: dict[int, Process] = {}
         self.null = -1
+        self._listing = -1
         self._orphans: dict[int, set[Process]] = {}  # pid -> the processes it may descend from
         self._foreign: set[int] = set()
         self._prepared = 0  # the process id for which it is done: a fork has to do it again
@@ -266,6 +267,7 @@ class _Children:
         while self.null < 3:  # descriptors 0 to 2 are not free for other uses in a process that starts others
             self.null = os.dup(self.null)
         self.offered = Offered()
+        self._listing = proc.open_children()
         self._prepared = os.getpid()
         self._know_others()
 
@@ -303,7 +305,7 @@ class _Children:
 
     def _sort(self) -> None:
         """Tell our children apart. When there are none but main processes, this is one read and one count."""
-        listed = proc.listed_children()
+        listed = proc.listed_children(self._listing)
         if not self._orphans and not self._foreign and listed.count(b" ") == len(self.mains):
             return
         pids = set(map(int, listed.split()))

@@ -425,14 +425,29 @@ def test_five_hundred_processes_leave_no_descriptor_and_no_zombie(runner: asynci
 
 def test_children_are_found_without_the_kernels_lists_too() -> None:
     child = subprocess.Popen(["sh", "-c", "sleep 1000 & wait"])
+    file = proc.open_children()
     try:
         while not proc.children(child.pid):
             os.sched_yield()
         assert child.pid in proc.children_by_scan(os.getpid())
         assert proc.children_by_scan(child.pid) == proc.children(child.pid)
-        assert child.pid in map(int, proc.listed_children().split())
+        assert child.pid in map(int, proc.listed_children(file).split())
+        assert child.pid in map(int, proc.listed_children(-1).split())
         assert sorted(proc.children(os.getpid())) == sorted(proc.children_by_scan(os.getpid()))  # of all threads
     finally:
+        os.close(file)
         for pid in [*proc.children(child.pid), child.pid]:
             os.kill(pid, signal.SIGKILL)
         child.wait()
+
+
+def test_all_children_are_listed_however_many_there_are() -> None:
+    file = proc.open_children()
+    started = {os.posix_spawn("/bin/sleep", ["sleep", "1000"], {}) for _ in range(1000)}  # more than fit in a page
+    try:
+        assert started <= set(map(int, proc.listed_children(file).split()))
+    finally:
+        os.close(file)
+        for pid in started:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
