@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
@@ -34,8 +33,7 @@ _ATTEMPT_STATES = {state.value: state for state in AttemptState}
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-@dataclass(slots=True)
-class Writes:
+class Writes(msgspec.Struct):
     """One batch, copied. `fence` is what the writer believes of each run, `after` what the batch leaves behind."""
 
     owner: str
