@@ -13,6 +13,7 @@ import msgspec
 
 NAME_LENGTH_MAX = 200  # characters of a workflow's or task's name: it is a key, a label and part of paths
 TASKS_MAX = 1_000_000  # tasks in one workflow: what readiness arrays and one frame hold comfortably
+BATCH_RUNS_MAX = 1_000  # runs submitted together: one turn of a master, some 50 ms in which it does nothing else
 PARAMS_BYTES_MAX = 1 << 20  # a run's parameters as JSON: they travel with attempts, so files go by reference
 DURATION_SECONDS_MAX = 10 * 366 * 86_400  # ten years: anything longer is milliseconds taken for seconds
 RETRIES_MAX = 10_000  # an attempt's number; a task that fails this often will not succeed

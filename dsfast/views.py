@@ -167,6 +167,20 @@ class Fault(msgspec.Struct, frozen=True):
     problems: list[ProblemView] = []
 
 
+class Entry(msgspec.Struct, frozen=True):
+    """What became of one run of a batch: its id, or the error that kept it from being started."""
+
+    id: str | None
+    repeated: bool
+    error: Fault | None
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """An entry for each run of a batch, in the order of the request."""
+
+    runs: list[Entry]
+
+
 class Lost(msgspec.Struct, frozen=True):
     """A worker was declared lost: so many attempts on it start elsewhere."""
 

@@ -29,10 +29,14 @@ class Refusal(Exception):
         self.code = code
 
 
+def described(code: str, message: str, problems: tuple[Problem, ...] = ()) -> Fault:
+    """What went wrong, as it is told."""
+    return Fault(code, message, [ProblemView(p.message, p.file, p.line, p.field, p.hint) for p in problems])
+
+
 def fault(status: int, code: str, message: str, problems: tuple[Problem, ...] = ()) -> Response:
     """An answer that is not a success."""
-    listed = [ProblemView(p.message, p.file, p.line, p.field, p.hint) for p in problems]
-    body = msgspec.json.encode(ErrorView(Fault(code, message, listed)))
+    body = msgspec.json.encode(ErrorView(described(code, message, problems)))
     headers = {"retry-after": str(RETRY_SECONDS)} if status == 503 else {}
     if status in (401, 413, 415, 421):  # the body, if any, is not read: what follows it on this connection is lost
         headers["connection"] = "close"

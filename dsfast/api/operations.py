@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from dsfast.api import cluster, logs, runs
+from dsfast.api import batch, cluster, logs, runs
 from dsfast.api.shapes import (
+    BatchSubmission,
     CancelOrder,
     LogQuery,
     Nothing,
@@ -20,7 +21,7 @@ from dsfast.api.shapes import (
     TasksQuery,
     YamlQuery,
 )
-from dsfast.views import Cancelled, Lost, MemberPage, RunPage, RunView, TaskHistory, TaskPage
+from dsfast.views import Batch, Cancelled, Lost, MemberPage, RunPage, RunView, TaskHistory, TaskPage
 
 API = "/api/v1"
 
@@ -45,6 +46,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST", f"{API}/runs", runs.submit, {201: RunView, 200: RunView},
         query=YamlQuery, body=Submission, headers=("Idempotency-Key",), yaml=True,
     ),
+    Operation("POST", f"{API}/runs/batch", batch.submit_batch, {200: Batch}, body=BatchSubmission),
     Operation("GET", f"{API}/runs", runs.list_runs, {200: RunPage}, query=RunsQuery),
     Operation(
         "GET", f"{API}/runs/{{run}}", runs.show_run, {200: RunView, 304: None},

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from dsfast.api.call import Call, reply
 from dsfast.api.shapes import (
+    IDEMPOTENCY_KEY_LENGTH_MAX,
     INLINE_TASKS_MAX,
     CancelOrder,
     Nothing,
@@ -47,7 +48,6 @@ from dsfast.wire.commands import Submit
 WATCH_SECONDS_MIN = 0.05  # a run of a few milliseconds is reported promptly
 WATCH_SECONDS_MAX = 0.5  # a person does not notice; the database hardly does
 TASKS_AT_ONCE_MAX = 2000  # views made on the loop, some 10 ms; more are made in a thread
-IDEMPOTENCY_KEY_LENGTH_MAX = 200  # characters: it is a column with an index
 
 _STATES = {word: state for state, word in RUN_WORDS.items()}
 
@@ -58,7 +58,7 @@ async def submit(call: Call[YamlQuery]) -> Response:
     key = call.header("idempotency-key")
     if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_LENGTH_MAX:
         raise UsageError(Problem(f"has 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} characters", field="Idempotency-Key"))
-    workflow = await asyncio.to_thread(_read_workflow, order)
+    workflow = await asyncio.to_thread(read_workflow, bytes(order.workflow), order.source)
     command = Submit(
         workflow=canonical(workflow),
         params=msgspec.json.encode(order.params),
@@ -83,13 +83,13 @@ async def _submission(call: Call[YamlQuery]) -> Submission:
     return Submission(workflow, params, query.priority, query.source)
 
 
-def _read_workflow(order: Submission) -> Workflow:
-    body = bytes(order.workflow)
+def read_workflow(body: bytes, source: str | None) -> Workflow:
+    """The workflow in a request: an object, or the text of a YAML file. Raises UsageError."""
     if body.startswith(b'"'):
-        return load_workflow(msgspec.json.decode(body, type=str), order.source)
+        return load_workflow(msgspec.json.decode(body, type=str), source)
     if not body.startswith(b"{"):
         raise UsageError(Problem("must be an object, or the text of a YAML file", field="workflow"))
-    return parse_body(body, order.source)
+    return parse_body(body, source)
 
 
 async def list_runs(call: Call[RunsQuery]) -> Response:

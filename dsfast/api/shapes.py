@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from dsfast.model import BATCH_RUNS_MAX
 from dsfast.views import RUN_WORDS
 
 PAGE_RUNS_MAX = 500  # rows of one page: a screen or two, and bounded work for one request
@@ -18,10 +19,13 @@ INLINE_TASKS_MAX = 10_000  # a run's own answer carries no more tasks than that;
 WAIT_SECONDS_MAX = 60.0  # proxies tend to close quieter connections
 LOG_BYTES_MAX = 1 << 20  # of one answer; a reader asks again from where it ends
 LOG_BYTES_DEFAULT = 64 << 10
+IDEMPOTENCY_KEY_LENGTH_MAX = 200  # characters: it is a column with an index
 
 PriorityWord = Literal["highest", "high", "medium", "low", "lowest"]
 StateWord = Annotated[str, Meta(pattern="^(" + "|".join(RUN_WORDS.values()) + ")$")]
 
+GivenLater = msgspec.Raw | msgspec.UnsetType  # may be left out, or null
+Key = Annotated[str, Meta(min_length=1, max_length=IDEMPOTENCY_KEY_LENGTH_MAX)]
 FileName = Annotated[str, Meta(max_length=4096)]
 Number = Annotated[int, Meta(ge=1)]
 
@@ -41,6 +45,32 @@ class Submission(Strict, frozen=True):
     params: Annotated[dict[str, Any], Meta(description="Values over the workflow's defaults.")] = {}
     priority: Annotated[PriorityWord | None, Meta(description="Instead of the workflow's own.")] = None
     source: Annotated[FileName | None, Meta(description="A file name to use in messages.")] = None
+
+
+class BatchOrder(Strict, frozen=True):
+    """One run of a batch."""
+
+    workflow: Annotated[GivenLater, Meta(description="As in a single submission; else the batch's.")] = msgspec.UNSET
+    params: Annotated[dict[str, Any], Meta(description="Values over the workflow's defaults.")] = {}
+    priority: Annotated[PriorityWord | None, Meta(description="Instead of the workflow's own.")] = None
+    idempotency_key: Annotated[Key | None, Meta(description="As the header of a single submission.")] = None
+    source: Annotated[FileName | None, Meta(description="A file name to use in messages about `workflow`.")] = None
+
+
+class BatchSubmission(Strict, frozen=True):
+    """Many runs to start at once; `workflow` is that of all which do not bring their own."""
+
+    runs: Annotated[list[BatchOrder], Meta(min_length=1, max_length=BATCH_RUNS_MAX)]
+    workflow: Annotated[GivenLater, Meta(description="Of runs that have none of their own.")] = msgspec.UNSET
+    source: Annotated[FileName | None, Meta(description="A file name to use in messages about `workflow`.")] = None
+
+
+class LooseBatch(Strict, frozen=True):
+    """A batch some of whose runs are malformed: each is looked at by itself."""
+
+    runs: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=BATCH_RUNS_MAX)]
+    workflow: GivenLater = msgspec.UNSET
+    source: FileName | None = None
 
 
 class CancelOrder(Strict, frozen=True):

@@ -112,6 +112,7 @@ COMMANDS: dict[type, Callable[..., None]] = {
     cmd.Deposed: reports.on_deposed,
     cmd.Recheck: reports.on_recheck,
     cmd.Submit: requests.on_submit,
+    cmd.SubmitBatch: requests.on_submit_batch,
     cmd.Cancel: requests.on_cancel,
     cmd.Explain: requests.on_explain,
     cmd.Bury: absence.on_bury,

@@ -5,6 +5,8 @@ And what another master asks: whether the store answers this one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from dsfast.engine.core import Core
@@ -15,7 +17,7 @@ from dsfast.engine.explain import explain
 from dsfast.engine.plan import Plan, digest_of
 from dsfast.engine.run import Run
 from dsfast.errors import UsageError
-from dsfast.model import DURATION_SECONDS_MAX, NAME_LENGTH_MAX, PARAMS_BYTES_MAX, RunState
+from dsfast.model import BATCH_RUNS_MAX, DURATION_SECONDS_MAX, NAME_LENGTH_MAX, PARAMS_BYTES_MAX, RunState
 from dsfast.rows import DefinitionRow, RunRow
 from dsfast.wire import commands as cmd
 
@@ -23,11 +25,11 @@ from dsfast.wire import commands as cmd
 def on_submit(core: Core, e: Received, c: cmd.Submit, fx: MasterEffects) -> None:
     """A new run: its rows, its first tasks, and an answer that leaves once all of it is durable."""
     if not core.registered:
-        sentence = f"master {core.me.name} has lost its registry session and takes no new runs until it is back"
-        fx.sends.append((e.peer_id, e.request_id, cmd.Failed("unavailable", sentence)))
+        fx.sends.append((e.peer_id, e.request_id, _not_registered(core)))
         return
+    order = cmd.Order(0, c.params, c.idempotency_key, c.priority)
     try:
-        run = _new_run(core, c, fx)
+        run = _new_run(core, _plan_of(core, c.workflow), c.workflow, order, fx)
     except UsageError as error:
         fx.sends.append((e.peer_id, e.request_id, cmd.Failed("usage", str(error))))
         return
@@ -38,14 +40,56 @@ def on_submit(core: Core, e: Received, c: cmd.Submit, fx: MasterEffects) -> None
     core.end_if_over(run, fx)
 
 
-def _new_run(core: Core, c: cmd.Submit, fx: MasterEffects) -> Run:
-    known = core.known_plan(digest_of(c.workflow))
-    plan = core.compile(c.workflow) if known is None else known
-    _check_params(plan, c.params)
-    if c.idempotency_key is not None and not 0 < len(c.idempotency_key) <= NAME_LENGTH_MAX:
+def on_submit_batch(core: Core, e: Received, c: cmd.SubmitBatch, fx: MasterEffects) -> None:
+    """Many new runs, each taken or refused by itself, and one answer once all that were taken are durable."""
+    if not core.registered:
+        fx.sends.append((e.peer_id, e.request_id, _not_registered(core)))
+        return
+    if len(c.runs) > BATCH_RUNS_MAX:
+        sentence = f"a batch of {len(c.runs):,} runs; the most is {BATCH_RUNS_MAX:,}"
+        fx.sends.append((e.peer_id, e.request_id, cmd.Failed("usage", sentence)))
+        return
+    plans = [_plan_or_error(core, body) for body in c.workflows]
+    verdicts = tuple(_verdict(core, c.workflows, plans, order, fx) for order in c.runs)
+    fx.sends.append((e.peer_id, e.request_id, cmd.SubmittedBatch(verdicts)))
+
+
+def _verdict(
+    core: Core, bodies: Sequence[bytes], plans: Sequence[Plan | UsageError], order: cmd.Order, fx: MasterEffects
+) -> cmd.Verdict:
+    if not 0 <= order.workflow < len(plans):
+        return cmd.Verdict(refused=f"the batch has no workflow {order.workflow}")
+    plan = plans[order.workflow]
+    if isinstance(plan, UsageError):
+        return cmd.Verdict(refused=str(plan))
+    try:
+        run = _new_run(core, plan, bodies[order.workflow], order, fx)
+    except UsageError as error:
+        return cmd.Verdict(refused=str(error))
+    core.open(run, run.begin())
+    core.end_if_over(run, fx)
+    return cmd.Verdict(run.id)
+
+
+def _plan_of(core: Core, body: bytes) -> Plan:
+    known = core.known_plan(digest_of(body))
+    return core.compile(body) if known is None else known
+
+
+def _plan_or_error(core: Core, body: bytes) -> Plan | UsageError:
+    """What is wrong with a workflow that many runs share is found once."""
+    try:
+        return _plan_of(core, body)
+    except UsageError as error:
+        return error
+
+
+def _new_run(core: Core, plan: Plan, body: bytes, order: cmd.Order, fx: MasterEffects) -> Run:
+    _check_params(plan, order.params)
+    if order.idempotency_key is not None and not 0 < len(order.idempotency_key) <= NAME_LENGTH_MAX:
         raise UsageError(f"an idempotency key has 1 to {NAME_LENGTH_MAX} characters")
-    if known is None:
-        fx.batch.definitions.append(DefinitionRow(plan.digest, plan.name, c.workflow))
+    if core.known_plan(plan.digest) is None:
+        fx.batch.definitions.append(DefinitionRow(plan.digest, plan.name, body))
     row = RunRow(
         id=core.ids.next(core.wall),
         workflow=plan.name,
@@ -53,10 +97,10 @@ def _new_run(core: Core, c: cmd.Submit, fx: MasterEffects) -> Run:
         state=RunState.SUBMITTED,
         owner=core.me.id,
         epoch=1,
-        priority=plan.priority if c.priority is None else c.priority,
-        params=c.params,
+        priority=plan.priority if order.priority is None else order.priority,
+        params=order.params,
         created_at=core.wall,
-        idempotency_key=c.idempotency_key,
+        idempotency_key=order.idempotency_key,
         tasks=len(plan),
     )
     run = core.runs[row.id] = Run(row, core.remember(plan))
@@ -98,6 +142,11 @@ def on_explain(core: Core, e: Received, c: cmd.Explain, fx: MasterEffects) -> No
 def on_probe(core: Core, e: Received, c: cmd.Probe, fx: MasterEffects) -> None:
     """A master that the store does not answer wants to know whether it answers us: only asking it can tell."""
     fx.probes.append((e.peer_id, e.request_id))
+
+
+def _not_registered(core: Core) -> cmd.Failed:
+    sentence = f"master {core.me.name} has lost its registry session and takes no new runs until it is back"
+    return cmd.Failed("unavailable", sentence)
 
 
 def _not_owner(core: Core) -> cmd.Failed:

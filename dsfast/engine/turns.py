@@ -23,6 +23,9 @@ def amend(fx: MasterEffects, committed: Committed) -> dict[int, int]:
 
 def _kept(send: Send, committed: Committed, gone: frozenset[int]) -> Send | None:
     peer, request_id, command = send
+    if isinstance(command, cmd.SubmittedBatch):
+        verdicts = (_amended(each, committed) if each.run_id in gone else each for each in command.verdicts)
+        return peer, request_id, cmd.SubmittedBatch(tuple(verdicts))
     run_id = getattr(command, "run_id", None)
     if run_id not in gone:
         return send
@@ -31,3 +34,7 @@ def _kept(send: Send, committed: Committed, gone: frozenset[int]) -> Send | None
     if request_id:
         return peer, request_id, cmd.Failed("not_owner", "another master owns this run by now")
     return None
+
+
+def _amended(verdict: cmd.Verdict, committed: Committed) -> cmd.Verdict:
+    return cmd.Verdict(committed.duplicates.get(verdict.run_id, verdict.run_id), repeated=True)

@@ -190,16 +190,34 @@ class Gateway:
         ours = command.idempotency_key is None
         if ours:
             command = msgspec.structs.replace(command, idempotency_key=f"api-{secrets.token_hex(16)}")
+        answer = await self._offer(command)
+        if not isinstance(answer, cmd.Submitted):
+            raise ProtocolError(f"a submit was answered with {type(answer).__name__}")
+        return cmd.Submitted(answer.run_id) if ours else answer
+
+    async def submit_batch(self, command: cmd.SubmitBatch) -> tuple[cmd.Verdict, ...]:
+        """The same for many runs at once, all by one master; a verdict for each. Raises UsageError, Unavailable."""
+        batch = secrets.token_hex(16)
+        keyed = tuple(
+            order if order.idempotency_key else msgspec.structs.replace(order, idempotency_key=f"api-{batch}-{place}")
+            for place, order in enumerate(command.runs)
+        )
+        answer = await self._offer(cmd.SubmitBatch(command.workflows, keyed))
+        if not isinstance(answer, cmd.SubmittedBatch) or len(answer.verdicts) != len(keyed):
+            raise ProtocolError(f"a batch of {len(keyed)} was answered with {type(answer).__name__}")
+        return tuple(
+            verdict if order.idempotency_key else msgspec.structs.replace(verdict, repeated=False)
+            for order, verdict in zip(command.runs, answer.verdicts, strict=True)
+        )
+
+    async def _offer(self, command: cmd.Submit | cmd.SubmitBatch) -> cmd.Command:
+        """The answer of the least loaded master that gives one; every run of the command has a key."""
         trouble = "no master is alive; start one with: dsfast master"
         for master in sorted(self.live("master"), key=lambda each: self.load(each) or 0):
             try:
-                answer = await self._ask(master, command, SUBMIT_SECONDS)
+                return await self._ask(master, command, SUBMIT_SECONDS)
             except Unavailable as error:
                 trouble = f"no master took the workflow; the last one said: {error}"
-                continue
-            if not isinstance(answer, cmd.Submitted):
-                raise ProtocolError(f"{master.id} answered a submit with {type(answer).__name__}")
-            return cmd.Submitted(answer.run_id) if ours else answer
         raise Unavailable(trouble)
 
     async def cancel(self, run_id: int, reason: str) -> bool:

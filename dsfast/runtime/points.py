@@ -23,6 +23,7 @@ from dsfast.wire import commands as cmd
 RECEIVED: dict[type, str] = {cmd.Execute: "W1", cmd.ResultAck: "W10"}
 QUEUED: dict[type, str] = {
     cmd.Submitted: "M2",
+    cmd.SubmittedBatch: "M2",
     cmd.Execute: "M4",
     cmd.ResultAck: "M8",
     cmd.Kill: "M14",
@@ -95,7 +96,7 @@ class PointedLinks(Links):
         self.flush()
 
     async def request(self, peer_id: str, command: cmd.Command, timeout: float) -> cmd.Command:  # noqa: ASYNC109
-        submit = isinstance(command, cmd.Submit)
+        submit = isinstance(command, cmd.Submit | cmd.SubmitBatch)
         if submit:
             _reach_when_sent("A1")
         answer = await super().request(peer_id, command, timeout)

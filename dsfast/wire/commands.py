@@ -272,6 +272,23 @@ class Bury(Command, frozen=True):
     worker: str  # its name
 
 
+class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One run of a SubmitBatch; `workflow` is a place in its list of workflows."""
+
+    workflow: int = 0
+    params: bytes = b"{}"
+    idempotency_key: str | None = None
+    priority: Priority | None = None
+
+
+class SubmitBatch(Command, frozen=True):
+    """Start many runs, all in one turn: each is taken or refused by itself. A workflow that repeats is there once."""
+
+    KIND: ClassVar[int] = 52
+    workflows: tuple[bytes, ...]
+    runs: tuple[Order, ...]
+
+
 class Submitted(Command, frozen=True):
     """Answer to Submit: the run is durable. `repeated` if the idempotency key was known."""
 
@@ -309,6 +326,21 @@ class Buried(Command, frozen=True):
 
     KIND: ClassVar[int] = 60
     attempts: int
+
+
+class Verdict(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What became of one run of a SubmitBatch: it is durable, or `refused` says why there is none (`run_id` 0)."""
+
+    run_id: int = 0
+    repeated: bool = False
+    refused: str = ""
+
+
+class SubmittedBatch(Command, frozen=True):
+    """Answer to SubmitBatch: a verdict for each run, in their order."""
+
+    KIND: ClassVar[int] = 61
+    verdicts: tuple[Verdict, ...]
 
 
 # -- client to worker ---------------------------------------------------------------------------------

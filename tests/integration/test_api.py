@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from dsfast.api.app import build_app
 from dsfast.api.guard import BODY_BYTES_MAX
 from dsfast.api.openapi import document
 from dsfast.api.operations import API, OPERATIONS
-from dsfast.client import Client
+from dsfast.client import Client, RunOrder
+from dsfast.engine.credit import PREFETCH_MAX
 from dsfast.errors import NotFound, Unavailable, UsageError
 from dsfast.views import RunView
 from tests.integration.local_cluster import SLOTS, LocalCluster, local_cluster
@@ -31,7 +33,7 @@ tasks:
   b: {type: noop, needs: [a]}
 """
 NOOP = "name: nothing\ntasks:\n  only: {type: noop}\n"
-SLOW_TASKS = SLOTS * 10  # more than slots and prefetch, so some stay in the queue
+SLOW_TASKS = SLOTS + PREFETCH_MAX + 10  # some stay in the queue, however fast tasks were before
 SLOW = "name: slow\ntasks:\n" + "".join(f"  t{n}: {{type: sleep, seconds: 60}}\n" for n in range(SLOW_TASKS))
 
 
@@ -100,6 +102,62 @@ def test_the_same_idempotency_key_starts_one_run(cluster: LocalCluster, client: 
     assert (first, second) == (201, 200)
     assert run["id"] == again["id"]
     assert client.submit_yaml(NOOP).id != run["id"]
+
+
+def test_a_batch_starts_what_it_can_and_says_of_the_rest_why_not(client: Client) -> None:
+    orders = [
+        RunOrder(params={"day": "friday"}),
+        RunOrder(params={"dya": "friday"}),
+        RunOrder(workflow="name: x\ntasks:\n  a: {type: nop}\n", source="my.yaml"),
+        RunOrder(workflow=NOOP, idempotency_key="batched"),
+        RunOrder(priority="huge"),
+        RunOrder(workflow=NOOP, idempotency_key="batched"),
+    ]
+    quick, param, wrong, noop, priority, again = client.submit_batch(orders, QUICK)
+    assert quick.id is not None
+    assert noop.id is not None
+    view = ended(client, client.run(quick.id))
+    assert (view.workflow, view.state, view.params) == ("quick", "succeeded", msgspec.Raw(b'{"day":"friday"}'))
+    assert ended(client, client.run(noop.id)).workflow == "nothing"
+    assert (again.id, noop.repeated, again.repeated) == (noop.id, False, True)
+    for entry, says in ((param, "dya"), (wrong, "my.yaml:3"), (priority, "priority")):
+        assert entry.id is None
+        assert entry.error is not None
+        assert says in entry.error.message
+    assert wrong.error is not None
+    assert wrong.error.problems[0].line == 3
+
+
+def test_the_same_keys_again_start_nothing_new(client: Client) -> None:
+    orders = [RunOrder(idempotency_key=f"twice-{number}") for number in range(3)]
+    first, second = client.submit_batch(orders, NOOP), client.submit_batch(orders, NOOP)
+    assert [entry.id for entry in first] == [entry.id for entry in second]
+    assert [entry.repeated for entry in first + second] == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{", "body"),
+        (b'{"workflow": {}}', "runs"),
+        (b'{"runs": []}', "runs"),
+        (b'{"runs": [' + b"{}," * 1000 + b"{}]}", "1000"),
+        (b'{"rusn": [{}]}', "rusn"),
+        (b"[" * 100_000, "body"),
+    ],
+)
+def test_a_malformed_batch_starts_nothing(cluster: LocalCluster, body: bytes, says: str) -> None:
+    status, _, answer = ask(cluster, "POST", f"{API}/runs/batch", body, Content_Type="application/json")
+    assert (status, answer["error"]["code"]) == (400, "usage")
+    assert says in answer["error"]["message"]
+
+
+def test_a_batch_has_no_key_of_its_own(cluster: LocalCluster) -> None:
+    body = json.dumps({"runs": [{"workflow": NOOP}]}).encode()
+    headers = {"Idempotency_Key": "whole", "Content_Type": "application/json"}
+    status, _, answer = ask(cluster, "POST", f"{API}/runs/batch", body, **headers)
+    assert status == 400
+    assert "idempotency_key" in answer["error"]["message"]
 
 
 def test_every_mistake_of_a_workflow_is_answered_with_its_line(client: Client) -> None:

@@ -82,7 +82,7 @@ def test_only_a_worker_tells_a_master_what_has_become_of_an_attempt() -> None:
 
 
 def test_a_client_asks_masters_about_runs_and_workers_about_logs() -> None:
-    assert names(allowed("api", "master")) == {"Submit", "Cancel", "Explain", "Bury"}
+    assert names(allowed("api", "master")) == {"Submit", "SubmitBatch", "Cancel", "Explain", "Bury"}
     assert names(allowed("api", "worker")) == {"LogRead"}
 
 
@@ -95,7 +95,7 @@ def test_masters_ask_one_another_what_nobody_else_asks() -> None:
 
 
 def test_a_worker_asks_nobody_for_anything() -> None:
-    questions = {"Submit", "Cancel", "Explain", "LogRead"}
+    questions = {"Submit", "SubmitBatch", "Cancel", "Explain", "LogRead"}
     for receiver in ROLES:
         assert not questions & names(allowed("worker", receiver))
 

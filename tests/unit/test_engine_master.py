@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from dsfast.engine import events as ev
+from dsfast.engine.effects import MasterEffects
 from dsfast.engine.reports import START_FLUSH_SECONDS
-from dsfast.model import PARAMS_BYTES_MAX, AttemptState, OnFailure, Priority, Retry, RunState, canonical
+from dsfast.engine.turns import amend
+from dsfast.model import BATCH_RUNS_MAX, PARAMS_BYTES_MAX, AttemptState, OnFailure, Priority, Retry, RunState, canonical
 from dsfast.rows import DefinitionRow
 from dsfast.wire import commands as cmd
 from tests.engine_kit import CLIENT, WALL, Desk, answers, dispatched, flow, keys, sent, task, worker
@@ -100,6 +102,76 @@ def test_a_request_that_no_master_takes_is_answered() -> None:
 
 def test_a_command_that_is_no_request_and_not_for_masters_is_ignored() -> None:
     assert not Desk(W).hears("w", cmd.Demand(True)).sends
+
+
+# -- many at once ---------------------------------------------------------------------------------------------------
+
+
+def batch(*orders: cmd.Order, workflows: tuple[bytes, ...] = (canonical(flow(task("a"), params={"n": 0})),)) -> Any:
+    return cmd.SubmitBatch(workflows, orders)
+
+
+def verdicts(fx: MasterEffects) -> tuple[cmd.Verdict, ...]:
+    (answer,) = answers(fx)
+    assert isinstance(answer, cmd.SubmittedBatch), answer
+    return answer.verdicts
+
+
+def test_a_batch_is_one_turn_with_one_definition_and_an_answer_for_each_run() -> None:
+    desk = Desk(W)
+    orders = (cmd.Order(params=b'{"n":1}'), cmd.Order(idempotency_key="k", priority=Priority.LOW))
+    fx = desk.ask(batch(*orders))
+    first, second = fx.batch.new_runs
+    assert len(fx.batch.definitions) == 1
+    assert verdicts(fx) == (cmd.Verdict(first.id), cmd.Verdict(second.id))
+    assert (first.params, first.idempotency_key, first.priority) == (b'{"n":1}', None, Priority.MEDIUM)
+    assert (second.params, second.idempotency_key, second.priority) == (b"{}", "k", Priority.LOW)
+    assert [key[0] for key in fx.batch.attempts] == [first.id, second.id]
+
+
+def test_a_bad_run_of_a_batch_spoils_no_other() -> None:
+    desk = Desk(W)
+    good, bad = canonical(flow(task("a"))), canonical(flow(task("a", "a")))
+    orders = (
+        cmd.Order(1),
+        cmd.Order(0, b'{"color":1}'),
+        cmd.Order(0, b"{}", "x" * 201),
+        cmd.Order(2),
+        cmd.Order(-1),
+        cmd.Order(0),
+    )
+    fx = desk.ask(batch(*orders, workflows=(good, bad)))
+    *refusals, taken = verdicts(fx)
+    sentences = ("needs itself", "has no parameter 'color'", "1 to 200", "has no workflow 2", "has no workflow -1")
+    for verdict, sentence in zip(refusals, sentences, strict=True):
+        assert verdict.run_id == 0
+        assert sentence in verdict.refused
+    assert [row.id for row in fx.batch.new_runs] == [taken.run_id]
+    assert not taken.refused
+
+
+def test_a_batch_names_the_run_that_a_known_key_has_started() -> None:
+    desk = Desk(W)
+    before = desk.start(flow(task("a")), idempotency_key="known")
+    fx = desk.ask(batch(cmd.Order(idempotency_key="known"), cmd.Order(idempotency_key="new"), cmd.Order()))
+    gone = amend(fx, desk.committed)
+    known, new, keyless = verdicts(fx)
+    assert known == cmd.Verdict(before, repeated=True)
+    assert not new.repeated
+    assert not keyless.repeated
+    assert list(gone) == [fx.batch.new_runs[0].id]
+
+
+def test_a_batch_that_is_too_large_or_comes_to_a_master_without_session_starts_nothing() -> None:
+    desk = Desk(W)
+    (answer,) = answers(desk.ask(batch(*[cmd.Order()] * (BATCH_RUNS_MAX + 1))))
+    assert isinstance(answer, cmd.Failed)
+    assert "the most is 1,000" in answer.message
+    desk.step(ev.SessionChanged("lost"))
+    (answer,) = answers(desk.ask(batch(cmd.Order())))
+    assert isinstance(answer, cmd.Failed)
+    assert answer.code == "unavailable"
+    assert not desk.core.runs
 
 
 # -- the fast path --------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import msgspec
 
 from dsfast.model import Member, Outcome
 from dsfast.wire.codec import COMMANDS
-from dsfast.wire.commands import Command
+from dsfast.wire.commands import Command, Order, Verdict
 from dsfast.wire.flows import FLOWS, flow
 
 PAGE = Path(__file__).parents[2] / "docs" / "wire.md"
@@ -33,6 +33,8 @@ DOLPHINSCHEDULER = {
     "LogRead": "GET_LOG_BYTES_REQUEST, ROLL_VIEW_LOG_REQUEST, VIEW_WHOLE_LOG_REQUEST",
     "LogChunk": "GET_LOG_BYTES_RESPONSE, ROLL_VIEW_LOG_RESPONSE, VIEW_WHOLE_LOG_RESPONSE",
 }
+
+STRUCTURES = {Member: "map; fields with their default left out", Outcome: "array", Order: "array", Verdict: "array"}
 
 
 def markdown() -> str:
@@ -56,7 +58,7 @@ def _structures() -> str:
     head = "### Structures\n\n| Name | msgpack | Fields |\n|---|---|---|\n"
     rows = [
         f"| {cls.__name__} | {form} | {', '.join(map(_field, msgspec.structs.fields(cls)))} |\n"
-        for cls, form in ((Member, "map; fields with their default left out"), (Outcome, "array"))
+        for cls, form in STRUCTURES.items()
     ]
     return head + "".join(rows) + "\n"
 
