@@ -1,6 +1,6 @@
 """Imports point down only: who may import whom, and what stays out of everything below the runtime.
 
-cli  client  api  chaos             people and programs, and who breaks all of it
+cli  client  api  chaos  bench      people and programs, and who breaks or measures all of it
       runtime                       loops, links, processes
 store  registry  tasks  formats     adapters; they do not know one another, but formats know task types
       engine                        pure: events in, effects out
@@ -45,10 +45,11 @@ ALLOWED: dict[str, set[str]] = {
     "formats": {"_core", "tasks", "engine", "templates", "wire", *SMALL},
     "config": {"errors", "model"},
     "views": {"engine", "wire", *NOUNS},
-    "runtime": EVERYTHING - {"cli", "client", "api", "chaos"},
-    "api": EVERYTHING - {"cli", "chaos"},
-    "client": EVERYTHING - {"cli", "api", "chaos"},
+    "runtime": EVERYTHING - {"cli", "client", "api", "chaos", "bench"},
+    "api": EVERYTHING - {"cli", "chaos", "bench"},
+    "client": EVERYTHING - {"cli", "api", "chaos", "bench"},
     "chaos": EVERYTHING - {"cli"},
+    "bench": EVERYTHING - {"cli", "client", "api", "chaos"},
     "cli": EVERYTHING,
 }
 

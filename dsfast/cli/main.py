@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "master": ("dsfast.cli.daemons:master", "Start a master."),
         "worker": ("dsfast.cli.daemons:worker", "Start a worker, or list workers: worker ls."),
         "api": ("dsfast.cli.daemons:api", "Start the HTTP API."),
+        "bench": ("dsfast.cli.bench:bench", "Measure dsfast on this machine."),
         "chaos": ("dsfast.cli.chaos:chaos", "Break a cluster on purpose, and judge it."),
         "db": ("dsfast.cli.admin:db", "Prepare or check the database."),
         "config": ("dsfast.cli.admin:config", "Show or check the configuration."),

@@ -1,0 +1,1 @@
+"""`dsfast bench`: what this machine and this database make of dsfast, beside what nothing can do without."""
