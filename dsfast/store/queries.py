@@ -84,15 +84,21 @@ def attempts_of(run_id: int, task: int | None) -> sa.Select[Any]:
 
 
 def latest_states(run_ids: Sequence[int]) -> sa.Select[Any]:
-    """(run, state, how many tasks have their latest attempt in it)."""
-    later = attempts.alias("later")
-    superseded = sa.exists().where(
-        later.c.run_id == attempts.c.run_id,
-        later.c.task == attempts.c.task,
-        later.c.attempt > attempts.c.attempt,
+    """(run, state, how many tasks have their latest attempt in it).
+
+    One walk in the order of the key, whatever the planner believes: a join with later attempts is quadratic where
+    statistics are older than a large run.
+    """
+    later = sa.func.lead(attempts.c.attempt).over(
+        partition_by=[attempts.c.run_id, attempts.c.task], order_by=attempts.c.attempt
+    )
+    found = (
+        sa.select(attempts.c.run_id, attempts.c.state, later.label("later"))
+        .where(attempts.c.run_id.in_(run_ids))
+        .subquery()
     )
     return (
-        sa.select(attempts.c.run_id, attempts.c.state, sa.func.count())
-        .where(attempts.c.run_id.in_(run_ids), ~superseded)
-        .group_by(attempts.c.run_id, attempts.c.state)
+        sa.select(found.c.run_id, found.c.state, sa.func.count())
+        .where(found.c.later.is_(None))
+        .group_by(found.c.run_id, found.c.state)
     )

@@ -24,6 +24,7 @@ from tests.servers.mysql import MySqlServer
 from tests.store_rows import DEFINITION, ME, attempt, batch, run, submit
 
 LARGE, SMALL = 20_000, 2_000  # runs in history
+FEW, MANY = 300, 5_000  # attempts of a run, before statistics were taken and after
 DEADLINE_SECONDS = 20.0
 
 # Oldest first: ten unfinished runs of a dead owner, seventy that failed, seventy of a rare workflow; then the rest.
@@ -129,6 +130,22 @@ async def test_plans_made_on_empty_tables_stay_good_on_full_ones(postgres_url: s
     await store.close()
     read = await rows_read(raw)
     assert read < LARGE, f"twenty turns: {read} rows"
+
+
+async def test_counts_of_a_run_that_statistics_know_nothing_of_read_it_once(postgres_url: str, raw: Any) -> None:
+    """Statistics are from before the run: what looks cheapest for a handful of attempts is quadratic for thousands."""
+    store = open_store(postgres_url)
+    await store.open()
+    await submit(store, run(1), attempts=tuple(attempt(1, task) for task in range(FEW)))
+    await raw.execute("ANALYZE")
+    await submit(store, run(2), attempts=tuple(attempt(2, task) for task in range(MANY)))
+    await store.close()
+    before = await rows_read(raw)
+    await store.open()
+    assert sum((await store.counts([2]))[2].values()) == MANY
+    await store.close()
+    read = await rows_read(raw) - before
+    assert read < 4 * MANY, f"{read} rows"
 
 
 # --- MySQL ----------------------------------------------------------------------------------------------------------
