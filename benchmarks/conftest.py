@@ -6,13 +6,20 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.figures import Figure
+from benchmarks.figures import line as text_of
+from benchmarks.stage import Place
+
 ROUNDS = 7  # odd, so that the median is a round that happened
 LINES: pytest.StashKey[list[str]] = pytest.StashKey()
+FIGURES: pytest.StashKey[dict[str, list[str]]] = pytest.StashKey()  # by the test that tells them
 
 Work = Callable[[], Callable[[], Any]]
 
@@ -61,8 +68,36 @@ def line(name: str, ours: float, theirs: dict[str, float]) -> str:
     return f"{name.removeprefix('test_'):44} {ours:8,.0f} ns{beside}"
 
 
+@pytest.fixture
+def tell(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`tell(figure, ...)`: keep figures with the result, and print them at the end."""
+
+    def keep(*figures: Figure) -> None:
+        if benchmark.disabled:  # what was measured is whether it still works
+            return
+        benchmark.extra_info.setdefault("figures", []).extend(map(msgspec.to_builtins, figures))
+        request.config.stash.setdefault(FIGURES, {}).setdefault(request.node.name, []).extend(map(text_of, figures))
+
+    return keep
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A fresh database that also says who is alive."""
+    if request.param == "sqlite":
+        return Place("sqlite", f"sqlite:///{tmp_path}/db", f"database+sqlite:///{tmp_path}/registry.db")
+    url = request.getfixturevalue("postgres_server").new_migrated_database()
+    return Place("postgresql", url, f"database+{url}")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if lines := config.stash.get(LINES, []):
         terminalreporter.section("median time of one operation")
         for text in lines:
             terminalreporter.write_line(text)
+    if figures := config.stash.get(FIGURES, {}):
+        terminalreporter.section("figures")
+        for name, texts in figures.items():
+            terminalreporter.write_line(name.removeprefix("test_"))
+            for text in texts:
+                terminalreporter.write_line(f"  {text}")
