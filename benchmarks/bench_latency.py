@@ -33,7 +33,6 @@ Tell = Callable[..., None]
 
 
 @pytest.mark.benchmark(group="latency")
-@pytest.mark.parametrize("workers", [1, 3])
 def test_hop_between_daemons(
     benchmark: BenchmarkFixture, tell: Tell, place: Place, tmp_path: Path, workers: int
 ) -> None:

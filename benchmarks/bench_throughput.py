@@ -83,7 +83,6 @@ class Meter:
 
 
 @pytest.mark.benchmark(group="throughput")
-@pytest.mark.parametrize("workers", [1, 3])
 def test_tasks(benchmark: BenchmarkFixture, tell: Tell, place: Place, tmp_path: Path, workers: int) -> None:
     """Independent tasks, a fan of 1 -> 1,000 -> 1, and 20 layers of 50."""
     shapes = {"flat": flat(FLAT), "1 -> 1,000 -> 1": fan(1_000), "20 x 50 layers": layers(20, 50)}

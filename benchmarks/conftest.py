@@ -81,6 +81,12 @@ def tell(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callabl
     return keep
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One worker and several; a look at whether a file still works needs one cluster."""
+    if "workers" in metafunc.fixturenames:
+        metafunc.parametrize("workers", [3] if metafunc.config.getoption("benchmark_disable") else [1, 3])
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A fresh database that also says who is alive."""
