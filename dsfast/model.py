@@ -111,8 +111,11 @@ class OnDisconnect(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
 REPLACE = OnDisconnect()  # as soon as the worker must have ended it
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One node of a workflow. `config` holds the settings of its type, as JSON."""
+class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """One node of a workflow. `config` holds the settings of its type, as JSON.
+
+    It holds nothing that could refer to it, so the garbage collector need not walk through a million of them.
+    """
 
     name: str
     type: str

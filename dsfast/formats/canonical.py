@@ -38,11 +38,16 @@ def parse_body(body: bytes, file: str | None = None) -> Workflow:
 
 def _normal(workflow: Workflow) -> Workflow:
     """The same with settings spelt one way: no spaces, no key twice. Settings that are not a mapping stay."""
-    tasks = tuple(
-        msgspec.structs.replace(task, config=msgspec.Raw(msgspec.json.encode(msgspec.json.decode(task.config))))
-        for task in workflow.tasks
-    )
+    spelt: dict[bytes, msgspec.Raw] = {}
+    tasks = tuple(msgspec.structs.replace(task, config=_spelt(bytes(task.config), spelt)) for task in workflow.tasks)
     return msgspec.structs.replace(workflow, tasks=tasks)
+
+
+def _spelt(config: bytes, known: dict[bytes, msgspec.Raw]) -> msgspec.Raw:
+    found = known.get(config)
+    if found is None:
+        found = known[config] = msgspec.Raw(msgspec.json.encode(msgspec.json.decode(config)))
+    return found
 
 
 def _mismatches(body: bytes, first: str, file: str | None) -> list[Problem]:

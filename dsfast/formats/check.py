@@ -48,9 +48,13 @@ def examine(workflow: Workflow, findings: Findings, task_keys: Collection[str] =
         findings.add(("tasks",), many if workflow.tasks else "has no tasks", "add at least one task")
         return
     settings = Settings(findings, task_keys)
+    bad_groups = {group for group in {task.group for task in workflow.tasks} if name_fault(group)}
     for position, task in enumerate(workflow.tasks):
-        _check_task(task, ("tasks", position), findings)
-        settings.check(task, ("tasks", position))
+        at = ("tasks", position)
+        if task.group in bad_groups:
+            _check_name(task.group, (*at, "group"), findings)
+        _check_task(task, at, findings)
+        settings.check(task, at)
     dag = _check_needs(workflow, findings)
     check_reads(workflow, dag, settings, findings)
 
@@ -107,7 +111,6 @@ def _json_size(value: object, name: str, findings: Findings) -> int:
 
 def _check_task(task: Task, at: Path, findings: Findings) -> None:
     _check_name(task.name, (*at, "name"), findings)
-    _check_name(task.group, (*at, "group"), findings)
     if task.retry != _NO_RETRY:
         _check_retry(task.retry, (*at, "retry"), findings)
     if task.timeout is not None and not 0 < task.timeout <= DURATION_SECONDS_MAX:

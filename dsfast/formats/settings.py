@@ -47,6 +47,7 @@ class Settings:
         self._task_keys = task_keys
         self._known: dict[str, Known | None] = {}
         self._refused: dict[str, tuple[str, str | None]] = {}
+        self._good: set[tuple[str, bytes]] = set()  # a large workflow has few settings, many times
 
     def known(self, name: str) -> Known | None:
         """The task type of this name, or None if there is none."""
@@ -61,7 +62,10 @@ class Settings:
             message, hint = self._refused[task.type]
             self._findings.add((*at, "type"), message, hint)
             return
-        at = (*at, "config")
+        same = (task.type, bytes(task.config))
+        if same in self._good:
+            return
+        at, before = (*at, "config"), self._findings.count
         try:
             config = known.decoder.decode(task.config)
         except msgspec.DecodeError:
@@ -70,6 +74,8 @@ class Settings:
             self._findings.add(at, "the settings are nested too deep")
         else:
             self._check_rules(task, known, config, at)
+        if self._findings.count == before:
+            self._good.add(same)
 
     def _load(self, name: str) -> Known | None:
         try:
