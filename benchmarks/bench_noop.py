@@ -89,10 +89,10 @@ def times(what: str, ratio: float, target: float) -> Figure:
 def measure(place: Place, client: Client, count: int, many: int, found: list[float], rates: list[float]) -> None:
     """A chain and heaps of no-op tasks on dsfast."""
     finish(client, submit(client, chain(20)))
-    run = submit(client, chain(count))
-    finish(client, run)
-    found.extend(hops(place.attempts(run.id)))
     for _ in range(ROUNDS):
+        run = submit(client, chain(count))
+        finish(client, run)
+        found.extend(hops(place.attempts(run.id)))
         run = submit(client, flat(many))
         finish(client, run)
         row = place.run(run.id)

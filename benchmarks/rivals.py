@@ -1,4 +1,4 @@
-"""What other schedulers reach on the same work, as published by nobody: measured on another machine of this kind.
+"""What other schedulers reach on the same work: measured once, on another machine of this kind, not in the same run.
 
 Two cores of an AMD EPYC under KVM, Debian 12, Python 3.11, two workers each, from submit to every result known, medians
 of five. Orders of magnitude, to see where a figure stands; compare by ratio only what one run has measured.
