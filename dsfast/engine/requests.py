@@ -29,12 +29,10 @@ def on_submit(core: Core, e: Received, c: cmd.Submit, fx: MasterEffects) -> None
         return
     order = cmd.Order(0, c.params, c.idempotency_key, c.priority)
     try:
-        run = _new_run(core, _plan_of(core, c.workflow), c.workflow, order, fx)
+        run = _new_run(core, e, _plan_of(core, c.workflow), c.workflow, order, fx)
     except UsageError as error:
         fx.sends.append((e.peer_id, e.request_id, cmd.Failed("usage", str(error))))
         return
-    core.concerning = run.id
-    core.submits[run.id] = e
     fx.sends.append((e.peer_id, e.request_id, cmd.Submitted(run.id)))
     core.open(run, run.begin())
     core.end_if_over(run, fx)
@@ -50,12 +48,17 @@ def on_submit_batch(core: Core, e: Received, c: cmd.SubmitBatch, fx: MasterEffec
         fx.sends.append((e.peer_id, e.request_id, cmd.Failed("usage", sentence)))
         return
     plans = [_plan_or_error(core, body) for body in c.workflows]
-    verdicts = tuple(_verdict(core, c.workflows, plans, order, fx) for order in c.runs)
+    verdicts = tuple(_verdict(core, e, c, plans, order, fx) for order in c.runs)
     fx.sends.append((e.peer_id, e.request_id, cmd.SubmittedBatch(verdicts)))
 
 
 def _verdict(
-    core: Core, bodies: Sequence[bytes], plans: Sequence[Plan | UsageError], order: cmd.Order, fx: MasterEffects
+    core: Core,
+    e: Received,
+    c: cmd.SubmitBatch,
+    plans: Sequence[Plan | UsageError],
+    order: cmd.Order,
+    fx: MasterEffects,
 ) -> cmd.Verdict:
     if not 0 <= order.workflow < len(plans):
         return cmd.Verdict(refused=f"the batch has no workflow {order.workflow}")
@@ -63,7 +66,7 @@ def _verdict(
     if isinstance(plan, UsageError):
         return cmd.Verdict(refused=str(plan))
     try:
-        run = _new_run(core, plan, bodies[order.workflow], order, fx)
+        run = _new_run(core, e, plan, c.workflows[order.workflow], order, fx)
     except UsageError as error:
         return cmd.Verdict(refused=str(error))
     core.open(run, run.begin())
@@ -84,7 +87,7 @@ def _plan_or_error(core: Core, body: bytes) -> Plan | UsageError:
         return error
 
 
-def _new_run(core: Core, plan: Plan, body: bytes, order: cmd.Order, fx: MasterEffects) -> Run:
+def _new_run(core: Core, e: Received, plan: Plan, body: bytes, order: cmd.Order, fx: MasterEffects) -> Run:
     _check_params(plan, order.params)
     if order.idempotency_key is not None and not 0 < len(order.idempotency_key) <= NAME_LENGTH_MAX:
         raise UsageError(f"an idempotency key has 1 to {NAME_LENGTH_MAX} characters")
@@ -104,6 +107,8 @@ def _new_run(core: Core, plan: Plan, body: bytes, order: cmd.Order, fx: MasterEf
         tasks=len(plan),
     )
     run = core.runs[row.id] = Run(row, core.remember(plan))
+    core.concerning = run.id
+    core.submits[run.id] = e
     fx.batch.new_runs.append(row)
     fx.batch.epochs[row.id] = row.epoch
     return run
