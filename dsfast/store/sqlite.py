@@ -37,7 +37,8 @@ LOCK_WAIT_SECONDS = 5.0  # for another program's write lock (a shell, a backup):
 LOOP_HELD_SECONDS_MAX = 0.05  # a commit on the loop may take this long: about what a full turn may take to compute
 OFF_LOOP_SECONDS = 10.0  # after one that took longer; a disk that stalls now and then costs one heartbeat, not many
 WAL_PAGES_MAX = 4_000  # 16 MB between checkpoints, each of which delays one commit by some milliseconds
-WAL_BYTES = 32 + WAL_PAGES_MAX * (24 + 4096)  # the log's header; each page has one of its own
+WAL_BYTES = 32 + WAL_PAGES_MAX * (24 + 4096)  # where the log begins anew; it has a header, and so has each page
+SHORT_WAL_BYTES = 2 << 20  # of `dsfast run`: some 500 turns, for 3 ms at its start; all of it takes 40
 WAL_ROOM = 10  # times the log's length must be free on the disk before it is reserved
 
 T = TypeVar("T")
@@ -159,8 +160,7 @@ class SqliteStore(Reads):
             if self._create and statements.read_revision(connection) is None:
                 statements.create_tables(connection)
             check_revision(statements.read_revision(connection), str(self._path))
-            if not self._lock.shared:
-                reserve_log(self._path, connection)
+            reserve_log(self._path, connection, SHORT_WAL_BYTES if self._lock.shared else WAL_BYTES)
         except BaseException:
             connection.close()
             raise
@@ -237,15 +237,15 @@ def connect(path: Path, mode: str, *, lock_wait_seconds: float | None = None) ->
     return connection
 
 
-def reserve_log(path: Path, connection: sqlite3.Connection) -> None:
-    """Give the log the length at which it begins anew, if the disk has plenty of room for it.
+def reserve_log(path: Path, connection: sqlite3.Connection, size: int) -> None:
+    """Give the log this length, if the disk has plenty of room for it.
 
     To sync a write within a file costs half of one that makes it longer: the file's length is synced too. What lies
     behind the last commit is never read as one, since frames carry a salt and a checksum. Under the write lock nobody
     else appends meanwhile. The log goes when the last connection is closed.
     """
     with statements.transaction(connection), open(f"{path}-wal", "r+b") as log:
-        missing = WAL_BYTES - log.seek(0, os.SEEK_END)
+        missing = size - log.seek(0, os.SEEK_END)
         room = os.statvfs(log.fileno())
         if 0 < missing * WAL_ROOM < room.f_bavail * room.f_frsize:
             log.write(bytes(missing))

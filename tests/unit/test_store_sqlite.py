@@ -179,11 +179,15 @@ async def test_a_master_finds_its_log_at_its_full_length_and_what_was_committed_
     await again.close()
 
 
-async def test_a_log_is_not_reserved_in_a_file_that_others_write_too(path: Path) -> None:
-    store = SqliteStore(f"sqlite:///{path}", create=True, exclusive=False, shared=True)
-    await store.open()
-    assert log_bytes(path) < sqlite_store.WAL_BYTES
-    await store.close()
+async def test_short_runs_find_a_shorter_log_and_do_not_lengthen_it_for_each_other(path: Path) -> None:
+    stores = [SqliteStore(f"sqlite:///{path}", create=True, exclusive=False, shared=True) for _ in range(2)]
+    for store in stores:
+        await store.open()
+        assert log_bytes(path) == sqlite_store.SHORT_WAL_BYTES
+    await submit(stores[0], run(1))
+    assert await stores[1].owned(ME) == [1]
+    for store in stores:
+        await store.close()
 
 
 async def test_a_log_is_not_reserved_on_a_disk_that_is_nearly_full(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
