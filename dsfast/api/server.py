@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -27,6 +27,7 @@ TOKEN_BYTES = 32
 TOKENS_MAX = 8  # lines of the token file: a rotation needs two
 CONCURRENCY_MAX = 1000  # requests at a time, waiting ones included; more are answered 503
 BACKLOG = 512
+TICK_SECONDS = 1.0  # between looks at the clock, for the Date header
 CLOSE_SECONDS = 3  # for requests under way when told to stop; those that wait for news are cut off
 
 logger = logging.getLogger("dsfast.api")
@@ -62,7 +63,11 @@ async def serve_api(config: Config, sock: socket.socket) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, except that a signal ends it and not the process: there is more to close."""
+    """uvicorn's server, except that a signal ends it and not the process, and that it sleeps while nothing happens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told_to_stop = asyncio.Event()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -76,6 +81,13 @@ class Server(uvicorn.Server):
     def _stop(self) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+        self._told_to_stop.set()
+
+    async def main_loop(self) -> None:
+        """uvicorn's own looks ten times a second whether it has been told to stop, which nobody needs to wait for."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told_to_stop.wait(), TICK_SECONDS)
 
 
 def allowed_hosts(host: str) -> frozenset[str] | None:
