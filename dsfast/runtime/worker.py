@@ -30,7 +30,9 @@ from dsfast.runtime.links import Links
 from dsfast.runtime.standstill import RENEW_SECONDS, Standstill
 from dsfast.wire import commands as cmd
 
-ROUNDS_MAX = 256  # turns taken in a row for attempts that ended while starting, before sockets are looked at again
+# A turn goes on for attempts that ended while they were started, and so does not wait for the socket; but not for ever:
+# masters work on the first results while the next tasks run. Less costs more writes, more makes both sides take turns.
+RESULTS_MAX = 64
 FAREWELL_SECONDS = 5.0  # for unacknowledged results once nothing runs: a master's commit, with margin
 
 
@@ -84,19 +86,18 @@ class Worker:
             events = self._distrust(events)
         kept: list[Kept] = []
         forgotten: list[cmd.Attempt] = []
-        for _ in range(ROUNDS_MAX):
+        while True:
             now = time.monotonic()  # the loop's clock, but not rounded to milliseconds
             self._hurry(now, events)
             fx = self.engine.step(events, now)
             kept += fx.kept
             forgotten += fx.forgotten
             self._perform(fx)
+            if len(kept) >= RESULTS_MAX:
+                break
             events = self.inbox.take()
             if not events:
                 break
-        else:
-            for event in events:
-                self.inbox.put(event)
         if self.journal is not None:
             self.journal.write(kept, forgotten)
         self.links.flush()
