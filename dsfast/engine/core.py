@@ -6,7 +6,8 @@ task on its fast path are two: bound to a worker, and ended; several changes of 
 the batch holds the row itself. A slot is taken when a task is bound and given back in the same turn that ends it.
 
 Invariants, checked by `sanity_check`: an attempt with a worker is in that worker's `live` and the other way
-round; a stopping run has nothing queued or delayed; every run in memory is unfinished and ours.
+round; a worker with a free slot is in the room of its groups; a stopping run has nothing queued or delayed; every
+run in memory is unfinished and ours.
 """
 
 from __future__ import annotations
@@ -181,6 +182,7 @@ class Core:
             worker = self.dispatcher.workers[live.row.worker]
             del worker.live[key]
             worker.adopting.pop(key, None)
+            self.dispatcher.gained(worker)
         self.starts.pop(key, None)
 
     # -- runs stop and end --------------------------------------------------------------------------------------
@@ -260,6 +262,10 @@ class Core:
         }
         held = {key: worker.id for worker in self.dispatcher.workers.values() for key in worker.live}
         assert bound == held, f"attempts and workers disagree: {bound.items() ^ held.items()}"
+        for group in self.dispatcher.groups.values():
+            free = {worker.id for worker in group.workers.values() if worker.has_slot}
+            overlooked = free - {worker.id for worker in group.slots.workers}
+            assert not overlooked, f"workers of {group.name} have slots that nobody knows of: {overlooked}"
         for run in self.runs.values():
             assert run.row.owner == self.me.id, f"run {run.id} is not ours"
             assert not run.row.state.final, f"run {run.id} has ended and is still here"

@@ -10,7 +10,7 @@ in no queue: the caller holds its deadline, and the tasks behind it go on.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dsfast.engine.balance import Policy
@@ -37,16 +37,55 @@ class Refusals:
         return self.counts.get(worker_id, 0) >= DISPATCH_TRIES
 
 
-class Group:
-    """One worker group: its ready tasks, its workers, its policy."""
+class Room:
+    """Workers that may take one more attempt. Those that have filled up since leave when they are met.
 
-    __slots__ = ("hungry", "name", "policy", "queue", "workers")
+    So a task among a thousand workers that wait for one costs two looks, and not a thousand.
+    """
+
+    __slots__ = ("_fits", "_ids", "workers")
+
+    def __init__(self, fits: Callable[[Worker], bool], workers: Iterable[Worker] = ()) -> None:
+        self._fits = fits
+        self.workers = list(workers)
+        self._ids = {worker.id for worker in self.workers}
+
+    def add(self, worker: Worker) -> None:
+        if worker.id not in self._ids:
+            self._ids.add(worker.id)
+            self.workers.append(worker)
+
+    def discard(self, worker: Worker) -> None:
+        if worker.id in self._ids:
+            self._ids.discard(worker.id)
+            self.workers.remove(worker)
+
+    def choose(self, policy: Policy) -> Worker | None:
+        """One that does take one more, by the policy; None if there is none."""
+        workers = self.workers
+        while workers:
+            worker = policy.choose(workers) if len(workers) > 1 else workers[0]
+            if self._fits(worker):
+                return worker
+            self.discard(worker)
+        return None
+
+    def willing(self, refusals: Refusals) -> list[Worker]:
+        """Those that have room and have not refused too often."""
+        return [each for each in self.workers if self._fits(each) and not refusals.excludes(each.id)]
+
+
+class Group:
+    """One worker group: its ready tasks, its workers, those of them that may have a free slot, its policy."""
+
+    __slots__ = ("hungry", "name", "policy", "queue", "slots", "workers")
 
     def __init__(self, name: str, policy: Policy) -> None:
         self.name = name
         self.policy = policy
         self.queue = ReadyQueue()
         self.workers: dict[str, Worker] = {}
+        self.slots = Room(_has_slot)
         self.hungry = False
 
     def urgency(self) -> int:
@@ -83,12 +122,20 @@ class Dispatcher:
         worker.member = member
         for name in member.groups:
             self.group(name).workers[worker.id] = worker
+        self.gained(worker)
         return worker
 
     def remove_worker(self, worker: Worker) -> None:
         del self.workers[worker.id]
         for name in worker.member.groups:
-            self.group(name).workers.pop(worker.id, None)
+            group = self.group(name)
+            group.workers.pop(worker.id, None)
+            group.slots.discard(worker)
+
+    def gained(self, worker: Worker) -> None:
+        """It may have a free slot now: more credit, or an attempt less."""
+        for name in worker.member.groups:
+            self.groups[name].slots.add(worker)
 
     def push(self, run: Run, task: int) -> None:
         """The task may go as soon as a worker of its group has room."""
@@ -110,33 +157,30 @@ class Dispatcher:
 
     def _assign_group(self, group: Group) -> Iterator[tuple[Run, int, Worker]]:
         """Free slots everywhere come first; only then is what is left sent ahead, to wait at a worker."""
-        yield from self._fill(group, [worker for worker in group.workers.values() if worker.has_slot], ahead=False)
+        yield from self._fill(group, group.slots)
         if group.queue:
-            yield from self._fill(group, [worker for worker in group.workers.values() if worker.free > 0], ahead=True)
+            yield from self._fill(group, Room(_has_credit, filter(_has_credit, group.workers.values())))
 
-    def _fill(self, group: Group, room: list[Worker], *, ahead: bool) -> Iterator[tuple[Run, int, Worker]]:
+    def _fill(self, group: Group, room: Room) -> Iterator[tuple[Run, int, Worker]]:
         unwilling: list[tuple[Run, int]] = []
-        while room and group.queue:
+        while group.queue and (worker := room.choose(group.policy)) is not None:
             run_id, task = group.queue.pop()
             run = self._runs[run_id]
-            worker = self._choose(group, room, run, task)
-            if worker is None:
+            refusals = self.refusals.get((run_id, task)) if self.refusals else None
+            if refusals is None:
+                yield run, task, worker
+            elif (willing := self._choose_willing(group, room, refusals)) is not None:
+                yield run, task, willing
+            else:
                 unwilling.append((run, task))
-                continue
-            yield run, task, worker
-            if not (worker.has_slot or (ahead and worker.free > 0)):
-                room.remove(worker)
         for run, task in unwilling:
             self.push(run, task)
 
-    def _choose(self, group: Group, room: list[Worker], run: Run, task: int) -> Worker | None:
-        refusals = self.refusals.get((run.id, task)) if self.refusals else None
-        if refusals is None:
-            return group.policy.choose(room) if len(room) > 1 else room[0]
-        willing = [worker for worker in room if not refusals.excludes(worker.id)]
+    def _choose_willing(self, group: Group, room: Room, refusals: Refusals) -> Worker | None:
+        willing = room.willing(refusals)
         if not willing and all(refusals.excludes(worker.id) for worker in group.usable()):
             refusals.counts.clear()  # whoever had not refused it is gone
-            willing = room
+            willing = room.willing(refusals)
         preferred = [worker for worker in willing if worker.id == refusals.prefer]
         return group.policy.choose(preferred or willing) if willing else None
 
@@ -158,3 +202,11 @@ class Dispatcher:
         """The task runs: what was refused before no longer matters."""
         if self.refusals:
             self.refusals.pop((run_id, task), None)
+
+
+def _has_slot(worker: Worker) -> bool:
+    return worker.has_slot
+
+
+def _has_credit(worker: Worker) -> bool:
+    return worker.free > 0

@@ -90,6 +90,7 @@ def on_credit(core: Core, e: Received, c: cmd.Credit, fx: MasterEffects) -> None
     worker = core.dispatcher.workers.get(e.peer_id)
     if worker is not None and not worker.draining:
         worker.limit = c.limit
+        core.dispatcher.gained(worker)
 
 
 def on_draining(core: Core, e: Received, c: cmd.Draining, fx: MasterEffects) -> None:

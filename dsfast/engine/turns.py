@@ -2,6 +2,10 @@
 
 Both are rare. A run that another master owns by now: nothing was written for it, so nothing may be said of it.
 A submit whose idempotency key is known: the run that was made for it does not exist, the answer names the other.
+
+A confirmation that took DOUBT_SECONDS to reach us (we stood still, or the network did) may be out of date: another
+master may own the runs by now, and a worker that has not heard of it would believe us. Then the batch is committed once
+more, which changes nothing if it still holds.
 """
 
 from __future__ import annotations
@@ -9,6 +13,8 @@ from __future__ import annotations
 from dsfast.engine.effects import MasterEffects, Send
 from dsfast.rows import Committed
 from dsfast.wire import commands as cmd
+
+DOUBT_SECONDS = 2.0  # from the decision to its confirmation; less than a lease, so nobody has taken over sooner
 
 
 def amend(fx: MasterEffects, committed: Committed) -> dict[int, int]:

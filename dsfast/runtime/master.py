@@ -21,7 +21,7 @@ from typing import NoReturn
 from dsfast.engine import events as ev
 from dsfast.engine.effects import Claim, MasterEffects
 from dsfast.engine.master import MasterEngine
-from dsfast.engine.turns import amend
+from dsfast.engine.turns import DOUBT_SECONDS, amend
 from dsfast.errors import Unavailable
 from dsfast.ids import run_text
 from dsfast.log import log_event
@@ -134,7 +134,10 @@ class Master:
             self.local(request_id, command)
 
     async def _make_durable(self, fx: MasterEffects) -> None:
+        began = time.monotonic()
         committed = await self._commit(fx.batch)
+        if time.monotonic() - began > DOUBT_SECONDS:
+            committed = await self._commit(fx.batch)
         if committed.lost and (forgotten := await self._forgotten(fx.batch, committed.lost)):
             await self._stand_still(forgotten)
         gone = amend(fx, committed)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dsfast.engine import events as ev
 from dsfast.engine.effects import Claim, MasterEffects
 from dsfast.engine.master import MasterEngine, MasterSettings
-from dsfast.engine.turns import amend
+from dsfast.engine.turns import DOUBT_SECONDS, amend
 from dsfast.model import Member
 from dsfast.proof.checker import hold
 from dsfast.rows import Batch, Committed, OwnedRun
@@ -35,6 +35,7 @@ class MasterHost(Host):
         self.crash_after: int | None = None
         self.pause_after: tuple[int, float] | None = None  # as crash_after, with the seconds for which it stands still
         self.strike_commit: Callable[[MasterHost], None] | None = None  # what happens while its next commit travels
+        self._decided_at: float | None = None  # when the turn was decided that is being committed; None the second time
         self._next_claim: Claim | None = None
         self._claiming = False
 
@@ -49,6 +50,7 @@ class MasterHost(Host):
             self.world.story.tell(self.name, "writes", row, row.id)
         for (run, task, _), attempt in fx.batch.attempts.items():
             self.world.story.tell(self.name, "writes", attempt, run, task)
+        self._decided_at = self.now
         self._commit(fx, copy_batch(fx.batch))
 
     # -- the commit's way to the store and back --------------------------------------------------------------
@@ -71,11 +73,18 @@ class MasterHost(Host):
             world.story.tell(self.name, "loses", "the answer to its commit")
             self.after(RETRY_SECONDS, self._retry, fx, batch)
             return
-        self.after(world.store_latency(), self._perform, fx, committed)
+        self.after(world.store_latency(), self._confirmed, fx, batch, committed)
 
     def _retry(self, fx: MasterEffects, batch: Batch) -> None:
         if self.alive:
             self._commit(fx, batch)
+
+    def _confirmed(self, fx: MasterEffects, batch: Batch, committed: Committed) -> None:
+        decided_at, self._decided_at = self._decided_at, None
+        if self.alive and decided_at is not None and self.now - decided_at > DOUBT_SECONDS:
+            self._commit(fx, batch)
+        else:
+            self._perform(fx, committed)
 
     # -- what follows it -------------------------------------------------------------------------------------
 
