@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dsfast.chaos.stage import Stage
+from dsfast.runtime.private import is_spare
 
 LOOK_SECONDS = 2.0
 WARM_SECONDS = 30.0  # imports, pools and caches are filled by then
@@ -97,8 +98,8 @@ class Vitals:
         return best
 
     def left_over(self) -> list[str]:
-        """What is left in the folders where attempts run, now that none does."""
+        """What is left in the folders where attempts run, now that none does; not what a worker keeps for the next."""
         found: list[str] = []
         for folder in sorted(self._stage.cluster.folder.glob("*-work")):
-            found += [str(path) for path in folder.glob("*/attempts/*")]
+            found += [str(path) for path in folder.glob("*/attempts/*") if not is_spare(str(path))]
         return found

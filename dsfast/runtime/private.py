@@ -59,6 +59,18 @@ class PrivateDirs:
             _remove(self._spares.pop())
 
 
+def is_spare(path: str) -> bool:
+    """Whether this is a directory that waits for an attempt: nothing of the last one is in it."""
+    try:
+        with os.scandir(f"{path}/{WORK}") as left, os.scandir(path) as parts:
+            empty = next(left, None) is None
+            return empty and all(
+                part.name == WORK or (part.name == SCRIPT and part.stat().st_size <= 1) for part in parts
+            )
+    except OSError:
+        return False
+
+
 def _as_made(path: str) -> bool:
     """Whether it is as `take` gives it, apart from the output, which is removed."""
     work = f"{path}/{WORK}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dsfast.model import OUTPUTS_BYTES_MAX
-from dsfast.runtime.private import DIRECTORY, OUTPUT, SCRIPT, WORK, PrivateDirs
+from dsfast.runtime.private import DIRECTORY, OUTPUT, SCRIPT, WORK, PrivateDirs, is_spare
 from tests.attempts import until
 
 
@@ -139,6 +139,20 @@ async def test_a_link_in_a_directorys_place_is_not_followed(dirs: PrivateDirs, t
     os.symlink(tmp_path / "moved", first)
     dirs.give_back(first)
     assert inode(dirs.take("2")) != inode(str(tmp_path / "moved"))
+
+
+def test_a_directory_is_a_spare_until_something_is_in_it(dirs: PrivateDirs) -> None:
+    path = dirs.take("a")
+    assert is_spare(path)
+    Path(path, "script").write_text("x")
+    assert is_spare(path)
+    for left in ("work/file", "output"):
+        Path(path, left).write_text("x")
+        assert not is_spare(path)
+        Path(path, left).unlink()
+    Path(path, "script").write_text("echo")
+    assert not is_spare(path)
+    assert not is_spare(f"{path}/no-such-directory")
 
 
 def test_one_that_vanished_while_it_was_kept_is_made_anew(dirs: PrivateDirs) -> None:
