@@ -94,12 +94,31 @@ def wire(count: int) -> None:
             decode(kind, body)
 
 
+def wire_burst(count: int) -> None:
+    """Frames: the same for tasks that come and go sixty-four at a time."""
+    from dsfast._core.frame import FrameDecoder
+    from dsfast.model import AttemptState, Outcome
+    from dsfast.wire import commands as cmd
+    from dsfast.wire.codec import decode_many, encode_all
+
+    frames, burst = FrameDecoder(1 << 20), 64
+    done = Outcome(AttemptState.SUCCEEDED, 0)
+    for first in range(0, count, burst):
+        keys = [(1, task, 1) for task in range(first, first + burst)]
+        sent: list[cmd.Command] = [cmd.Execute(*key, 1, "t", b"{}") for key in keys]
+        sent += [cmd.Result(*key, done) for key in keys]
+        sent += [cmd.ResultAck(*key) for key in keys]
+        for _, _, body in frames.feed(encode_all([(command, 0) for command in sent])):
+            decode_many(body)
+
+
 PATHS: dict[str, tuple[Callable[[int], None], int]] = {
     ROUND: (plain_python, 5_000),
     "master_flat": (master_flat, 1_000),
     "master_chain": (master_chain, 400),
     "worker": (worker, 500),
     "wire": (wire, 1_000),
+    "wire_burst": (wire_burst, 1_024),
 }
 
 
