@@ -1,7 +1,7 @@
 """What does a task cost from submit to its durable end, with master and worker as `dsfast run` has them?
 
 Everything is committed with fsync (SQLite, synchronous=FULL). The lone commit beside it is what one hop cannot do
-without; the posix_spawn loop is what processes cost with no scheduler at all. Compare within one run.
+without. Compare within one run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from tests.workflows import chain, flat
 
 HOPS = 200
 FLAT = 10_000
-PROCESSES = 1_000
 HUGE = 100_000
 ROUNDS = 3
 RUN_SECONDS_MAX = 300.0
@@ -76,14 +75,6 @@ def lone_commit_seconds(folder: Path, count: int = 200) -> float:
     return spent / count
 
 
-def spawn_seconds(count: int = 300) -> float:
-    """What starting and reaping one process costs here, alone."""
-    begin = time.perf_counter()
-    for _ in range(count):
-        os.waitpid(os.posix_spawn("/bin/true", ["/bin/true"], {}), 0)
-    return (time.perf_counter() - begin) / count
-
-
 @pytest.mark.benchmark(group="end to end")
 def test_hop_in_a_chain(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """From the end of a task to the start of its successor and its end, durable."""
@@ -96,14 +87,6 @@ def test_hop_in_a_chain(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
 def test_flat_noop_tasks(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     seconds = measure(benchmark, tmp_path, flat(FLAT)) / FLAT
     note(benchmark, task_us=seconds * 1e6, tasks_per_second=1 / seconds)
-
-
-@pytest.mark.benchmark(group="end to end")
-def test_true_processes(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    """`sh -c true` with its own log file, two at a time."""
-    seconds = measure(benchmark, tmp_path, flat(PROCESSES, "shell", script="exec /bin/true"), rounds=1) / PROCESSES
-    floor = spawn_seconds()
-    note(benchmark, task_us=seconds * 1e6, tasks_per_second=1 / seconds, spawn_alone_us=floor * 1e6)
 
 
 @pytest.mark.benchmark(group="end to end")

@@ -88,7 +88,7 @@ def flat(count: int) -> Workflow:
 
 def processes(count: int) -> Workflow:
     """Tasks that are a process each."""
-    config = msgspec.Raw(msgspec.json.encode({"script": f"exec {TRUE}"}))
+    config = msgspec.Raw(msgspec.json.encode({"command": [TRUE]}))
     tasks = (Task(name=f"t{n}", type="shell", config=config) for n in range(count))
     return Workflow(name=f"{PREFIX}process", tasks=tuple(tasks))
 
