@@ -121,6 +121,8 @@ def _part_with(worker: WorkerEngine, held: Held, fx: WorkerEffects) -> None:
 
 
 def _stay_with(worker: WorkerEngine, helds: Iterable[Held]) -> None:
-    """Somebody who may answer for these is back in time."""
+    """Somebody who may answer for these is back: in time, unless we stood still for longer than they may run on."""
     for held in helds:
-        worker.deadlines.cancel(held.parting)
+        parting = worker.deadlines.at(held.parting)
+        if parting is not None and parting > worker.now:
+            worker.deadlines.cancel(held.parting)

@@ -108,12 +108,13 @@ class Worker:
         """We stood still beyond our lease: what masters said before is out of date, and no link means anything.
 
         The registry says that our lease is over, and then that we are back, but after what waits in our sockets; or it
-        says nothing, because it has not noticed.
+        says nothing, because it has not noticed. It is told last: while it believes in a link to each master, the
+        engine takes the loss of its lease lightly.
         """
         log_event(self.log, "worker_stood_still", level=logging.WARNING)
         self.links.drop("this worker stood still")
         rest = [event for event in (*events, *self.inbox.take()) if not isinstance(event, ev.Received)]
-        return [self._told(Session.LOST), self._told(self._session), *rest]
+        return [*rest, self._told(Session.LOST), self._told(self._session)]
 
     def _perform(self, fx: WorkerEffects) -> None:
         if self.standstill is not None and (fx.starts or fx.patient):

@@ -7,7 +7,7 @@ import pytest
 
 from dsfast.engine import events as ev
 from dsfast.engine.effects import KillOrder, MasterEffects
-from dsfast.model import AttemptState, OnDisconnect, RunState
+from dsfast.model import AttemptState, OnDisconnect, Outcome, RunState
 from dsfast.wire import commands as cmd
 from tests.engine_kit import WALL, Bench, Desk, answers, dispatched, execute, flow, keys, sent, task, worker
 
@@ -275,3 +275,27 @@ def test_a_worker_that_is_seen_is_not_buried(seen: str) -> None:
     assert isinstance(answer, cmd.Failed)
     assert "worker w is alive" in answer.message
     assert desk.states(run_id) == {(0, 1): A.DISPATCHED}
+
+
+# -- a worker that stood still -----------------------------------------------------------------------------------------
+
+
+STOOD_STILL = (
+    ev.LinkDown("m@1"),
+    ev.SessionChanged("lost", 50.0),
+    CONNECTED,
+)  # what such a worker is told: see worker.py
+
+
+def test_what_waits_at_a_worker_that_stood_still_never_starts() -> None:
+    bench = Bench("m", slots=1)
+    for position in range(2):
+        bench.hears("m", execute(position=position))
+    fx = bench.step(*STOOD_STILL, ev.AttemptEnded(KEY, Outcome(A.SUCCEEDED)), after=60.0)
+    assert not fx.starts
+    assert not bench.engine.queue
+
+
+def test_a_patient_task_ends_though_the_lease_is_back_if_its_time_was_over_before() -> None:
+    for runs_on, kills in ((30.0, 1), (90.0, 0)):
+        assert len(running(runs_on).step(*STOOD_STILL, after=60.0).kills) == kills
