@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine, Executable
 
 LOCK_WAIT_SECONDS = 5.0  # for another program's write lock (a shell, a backup): longer than either should hold it
+LOCK_LOOK_SECONDS = 0.005  # between looks at a lock that SQLite itself does not wait for
 LOOP_HELD_SECONDS_MAX = 0.05  # a commit on the loop may take this long: about what a full turn may take to compute
 OFF_LOOP_SECONDS = 10.0  # after one that took longer; a disk that stalls now and then costs one heartbeat, not many
 WAL_PAGES_MAX = 4_000  # 16 MB between checkpoints, each of which delays one commit by some milliseconds
@@ -75,7 +76,8 @@ class SqliteStore(Reads):
         self._writer = DedicatedThread("dsfast-store-writer")
         try:
             self._connection = await self._writer.call(self._guarded, self._open_writer)
-            self._on_loop = self._guarded(lambda: connect(self._path, "rw", lock_wait_seconds=0.0))
+            self._on_loop = self._guarded(connect, self._path, "rw")
+            self._on_loop.execute("PRAGMA busy_timeout = 0")
         except BaseException:
             await self.close()
             raise
@@ -221,20 +223,32 @@ def check_exists(path: Path) -> None:
         raise UsageError(f"there is no database {path}; create it with `dsfast db upgrade`")
 
 
-def connect(path: Path, mode: str, *, lock_wait_seconds: float | None = None) -> sqlite3.Connection:
+def connect(path: Path, mode: str) -> sqlite3.Connection:
     """A connection to an existing file; `mode` is "rw" (durable: WAL, every commit synced) or "ro"."""
-    timeout = LOCK_WAIT_SECONDS if lock_wait_seconds is None else lock_wait_seconds
     uri = f"file:{quote(str(path))}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LOCK_WAIT_SECONDS)
     try:
         if mode == "rw":
-            connection.execute("PRAGMA journal_mode = WAL")
+            use_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def use_log(connection: sqlite3.Connection) -> None:
+    """Switch a new file to the write-ahead log. SQLite waits for nobody who does the same at this moment: we do."""
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(LOCK_LOOK_SECONDS)
 
 
 def reserve_log(path: Path, connection: sqlite3.Connection, size: int) -> None:

@@ -196,8 +196,8 @@ class Steps:
         self.count = 0
         original = sqlite_store.connect
 
-        def connect(path: Path, mode: str, **options: float) -> sqlite3.Connection:
-            connection = original(path, mode, **options)
+        def connect(path: Path, mode: str) -> sqlite3.Connection:
+            connection = original(path, mode)
             connection.set_progress_handler(self._tick, 10)
             return connection
 

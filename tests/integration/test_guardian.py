@@ -45,6 +45,8 @@ class Guarded:
             socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_SECONDS).close()
         except ConnectionRefusedError:
             return True
+        except ConnectionResetError:  # it closed between our two packets: the next one is refused
+            return False
         return False
 
     def kill(self, *names: str) -> None:
