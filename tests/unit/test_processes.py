@@ -74,6 +74,7 @@ DAEMON = """
 import os, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
+ready, hold = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
@@ -81,10 +82,13 @@ if os.fork() == 0:
             script = f"trap '' TERM; echo $$ > {sys.argv[1]}; while :; do sleep 1000; done"
             os.execve("/bin/sh", ["sh", "-c", script], {})
         open(sys.argv[1], "w").write(str(os.getpid()))
+        os.close(hold)
         while True:
             signal.pause()
     os._exit(0)
+os.close(hold)
 os.wait()
+os.read(ready, 1)  # until the daemon has said its number, or is another program: it would be ended before that
 """
 
 
