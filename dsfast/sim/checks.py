@@ -38,6 +38,7 @@ class Checks:
         self.history: list[Event] = []
         self._world = world
         self._doomed: set[Attempt] = set()  # of which a worker has said that it kills them
+        self._stood_still: set[tuple[int, int]] = set()  # run and task, of what stood still with its machine
         self._believed: dict[tuple[int, int], str] = {}  # run and epoch -> the master that believes to own it
         self._workflows: dict[str, Workflow] = {}
 
@@ -194,6 +195,7 @@ class Checks:
     def unfenced(self, host: WorkerHost, key: Attempt) -> None:
         """Its worker stands still: nobody can end it."""
         self._world.story.tell(host.name, "unfences", key, key[0], key[1])
+        self._stood_still.add(key[:2])
         self._take("unfenced", host.name, key[0], key)
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -208,8 +210,12 @@ class Checks:
             host.nothing_left()
 
     def _may_fail(self, run_id: int) -> bool:
-        tasks = [task for task in self.workflow(run_id).tasks if task.enabled]
-        return any(hopeless(task.timeout, behaviour(task), task.retry.limit) for task in tasks)
+        tasks = [(at, task) for at, task in enumerate(self.workflow(run_id).tasks) if task.enabled]
+        return any(
+            hopeless(task.timeout, behaviour(task), task.retry.limit)
+            or (task.timeout is not None and (run_id, at) in self._stood_still)  # its time went by meanwhile
+            for at, task in tasks
+        )
 
 
 def result_text(exit_code: int | None, outputs: bytes | None) -> str | None:

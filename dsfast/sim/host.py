@@ -7,6 +7,7 @@ what others send piles up in its inbox, as it would in the buffers of its socket
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dsfast.engine.events import Event
@@ -135,9 +136,9 @@ class Host(ABC):
             self.world.story.hear(self.name, event)
         return events
 
-    def send(self, peer_id: str, request_id: int, command: Command) -> None:
-        """Queue a command on the link of this moment, if there is one."""
-        link = self.links.get(peer_id)
+    def send(self, peer_id: str, request_id: int, command: Command, links: Mapping[str, Link] | None = None) -> None:
+        """Queue a command on the link of this moment, or of the one at which there were `links`, if there is one."""
+        link = (self.links if links is None else links).get(peer_id)
         if link is not None:
             link.streams[self.member.id].queue(command, request_id)
 

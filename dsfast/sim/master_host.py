@@ -7,7 +7,7 @@ meanwhile leaves a commit behind that may still be made. Claims and look-ups are
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dsfast.engine import events as ev
@@ -21,6 +21,7 @@ from dsfast.sim.host import Host
 from dsfast.sim.store import copy_batch
 
 if TYPE_CHECKING:
+    from dsfast.sim.network import Link
     from dsfast.sim.world import World
 
 RETRY_SECONDS = 0.05
@@ -94,10 +95,13 @@ class MasterHost(Host):
         gone = amend(fx, committed)
         if gone:
             self.put_first(ev.RunsLost(gone))
-        self._send(fx, 0)
+        self._send(fx, 0, self.links)
 
-    def _send(self, fx: MasterEffects, first: int) -> None:
-        """Let what the turn says leave, from this send on; its host may fail between any two."""
+    def _send(self, fx: MasterEffects, first: int, links: Mapping[str, Link]) -> None:
+        """Let what the turn says leave, from this send on; its host may fail between any two.
+
+        A daemon does this without looking up: what it says after it stood still goes to the links from before.
+        """
         world = self.world
         for count in range(first, len(fx.sends)):
             if count == self.crash_after and fx.batch:
@@ -106,13 +110,14 @@ class MasterHost(Host):
                 return
             if self.pause_after is not None and count == self.pause_after[0] and fx.batch:
                 self.flush()
+                links = dict(self.links)
                 world.pause(self, self.pause_after[1])
                 self.pause_after = None
-                self.after(0.0, self._send, fx, count)
+                self.after(0.0, self._send, fx, count, links)
                 return
             peer, request_id, command = fx.sends[count]
             world.checks.master_sends(self, peer, command)
-            self.send(peer, request_id, command)
+            self.send(peer, request_id, command, links)
             world.client.hear(peer, request_id, command)
         self.flush()
         self._finish(fx)

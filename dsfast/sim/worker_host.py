@@ -108,7 +108,7 @@ class WorkerHost(Host):
         session = self.world.registry.session(self)
         lost = ev.SessionChanged("lost", self.at(session.lease_end))
         told = lost if session.state == "lost" else ev.SessionChanged(session.state)
-        return [*downs, *fresh, lost, told]
+        return [*fresh, *downs, lost, told]
 
     def learn_members(self, members: tuple[Member, ...]) -> None:
         """See Host.learn_members."""
