@@ -4,24 +4,17 @@ Whoever learns something puts an event; the one task that owns the engine takes 
 `batch` and computes a turn. While a turn is computed and written, the next one fills up, so a slow disk
 makes larger turns and never a longer wait per event. Everything happens on one event loop: threads cross
 with `call_soon_threadsafe(inbox.put, event)`.
-
-To wake a core that sleeps takes longer than to compute a small turn. So a reader whose last wait was short is brisk: it
-looks again and again before it sleeps. The first wait in which nothing comes soon ends that, so what it costs is one
-SPIN_SECONDS after each burst, and nothing at rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 
 from dsfast.engine.events import Event
 
 # An engine spends 5 to 20 us on an event, so a full turn holds the loop for at most some 40 ms:
 # heartbeats are answered and an earlier deadline is not missed by more than that.
 BATCH_EVENTS_MAX = 2048
-
-SPIN_SECONDS = 0.0004  # more than a hop takes, commit included, on a disk that syncs in 0.2 ms
 
 # Loops round timers to whole milliseconds, down as well as up; half of one more never wakes us early.
 _ROUNDING_SECONDS = 0.0005
@@ -34,7 +27,6 @@ class Inbox:
         self._events: list[Event] = []
         self._batch_events_max = batch_events_max
         self._waiter: asyncio.Future[None] | None = None
-        self._brisk = False  # the last wait was shorter than SPIN_SECONDS
 
     def __len__(self) -> int:
         return len(self._events)
@@ -64,9 +56,6 @@ class Inbox:
         return self.take()
 
     async def _wait(self, until: float | None) -> None:
-        began = time.monotonic()
-        if self._brisk and await self._spin(began, until):
-            return
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         timer = None if until is None else loop.call_at(until + _ROUNDING_SECONDS, self._wake)
@@ -74,18 +63,8 @@ class Inbox:
             await waiter
         finally:
             self._waiter = None
-            self._brisk = time.monotonic() - began < SPIN_SECONDS
             if timer is not None:
                 timer.cancel()
-
-    async def _spin(self, began: float, until: float | None) -> bool:
-        """Let the loop run without sleeping, for a moment; whether an event has come."""
-        end = began + SPIN_SECONDS if until is None else min(began + SPIN_SECONDS, until)
-        while time.monotonic() < end:
-            await asyncio.sleep(0)
-            if self._events:
-                return True
-        return False
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

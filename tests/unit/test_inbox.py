@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from dsfast.engine.events import Drain, Event, PeerDead
-from dsfast.runtime.inbox import SPIN_SECONDS, Inbox
+from dsfast.runtime.inbox import Inbox
 
 ROUNDING_SECONDS = 1e-9  # a sum of two times is not to the last digit what the loop's own milliseconds make
 
@@ -119,14 +119,3 @@ async def test_a_busy_reader_lets_everything_else_run_once_per_batch() -> None:
         await inbox.batch()
     assert len(ran) == 10
     await other
-
-
-async def test_a_brisk_reader_takes_what_comes_while_it_does_not_sleep_and_sleeps_when_nothing_comes() -> None:
-    inbox = Inbox()
-    loop = asyncio.get_running_loop()
-    for number in range(50):  # some of these waits are short, so the next one looks before it sleeps
-        loop.call_soon(inbox.put, dead(number))
-        assert await inbox.batch() == [dead(number)]
-    loop.call_later(10 * SPIN_SECONDS, inbox.put, dead(50))
-    assert await inbox.batch() == [dead(50)]
-    assert await inbox.batch(loop.time() - 1.0) == []
