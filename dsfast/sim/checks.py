@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dsfast.model import AttemptState, Outcome, RunState, Workflow, parse_canonical
+from dsfast.model import AttemptState, Outcome, RunState, Task, Workflow, parse_canonical
 from dsfast.proof.checker import Checker, hold
 from dsfast.proof.history import Event, Kind, plan
 from dsfast.rows import AttemptRow, RunRow
@@ -38,7 +38,6 @@ class Checks:
         self.history: list[Event] = []
         self._world = world
         self._doomed: set[Attempt] = set()  # of which a worker has said that it kills them
-        self._stood_still: set[tuple[int, int]] = set()  # run and task, of what stood still with its machine
         self._believed: dict[tuple[int, int], str] = {}  # run and epoch -> the master that believes to own it
         self._workflows: dict[str, Workflow] = {}
 
@@ -195,7 +194,6 @@ class Checks:
     def unfenced(self, host: WorkerHost, key: Attempt) -> None:
         """Its worker stands still: nobody can end it."""
         self._world.story.tell(host.name, "unfences", key, key[0], key[1])
-        self._stood_still.add(key[:2])
         self._take("unfenced", host.name, key[0], key)
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -212,10 +210,15 @@ class Checks:
     def _may_fail(self, run_id: int) -> bool:
         tasks = [(at, task) for at, task in enumerate(self.workflow(run_id).tasks) if task.enabled]
         return any(
-            hopeless(task.timeout, behaviour(task), task.retry.limit)
-            or (task.timeout is not None and (run_id, at) in self._stood_still)  # its time went by meanwhile
+            hopeless(task.timeout, behaviour(task), task.retry.limit) or self._overslept(run_id, at, task)
             for at, task in tasks
         )
+
+    def _overslept(self, run_id: int, at: int, task: Task) -> bool:
+        """Whether the time of a task ran out while its machine stood still, and that was its last try."""
+        run = self.checker.runs[run_id]
+        late = task.timeout is not None and any(each.unfenced and each.state is A.FAILED for each in run.of(at))
+        return late and run.failures(at) > task.retry.limit
 
 
 def result_text(exit_code: int | None, outputs: bytes | None) -> str | None:
