@@ -6,10 +6,8 @@ Daemons are known by name. A worker is a chain of processes: its guardians, and 
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import dsfast
 from dsfast.chaos.network import Loopback, Network
+from dsfast.chaos.ports import free_port
 from dsfast.client import Client
 from dsfast.errors import DsfastError, Unavailable
 from dsfast.runtime.keys import load_keys
@@ -28,7 +27,6 @@ from dsfast.tasks import proc
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.02
 STOP_SECONDS = 30.0
-PORTS = (20_000, 32_000)
 STORY_BYTES = 2500  # of each daemon's log, when something went wrong
 
 
@@ -160,18 +158,6 @@ def clean_environ(folder: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
         "NO_COLOR": "1",
     }
-
-
-def free_port() -> int:
-    """A free port below those that the kernel hands out by itself, so that no other daemon is given it meanwhile."""
-    while True:
-        port = random.randrange(*PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def guarded_pids(outer: int) -> list[int]:

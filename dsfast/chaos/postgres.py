@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
+from dsfast.chaos.ports import free_port
 from dsfast.errors import Problem, UsageError
 from dsfast.store.migrations import upgrade
 
@@ -58,7 +58,7 @@ class PostgresServer:
         self._spawner = ThreadPoolExecutor(
             1
         )  # outlives every test: the kernel ends the server with the thread that started it
-        self.port = _free_port()
+        self.port = free_port()
         self._initdb()
         self.start()
 
@@ -150,10 +150,3 @@ def _binaries() -> Path:
     if on_path is None:
         raise UsageError(Problem("there is no PostgreSQL server on this machine", hint="apt-get install postgresql"))
     return Path(on_path).resolve().parent
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -15,10 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dsfast.chaos.cluster import Cluster, free_port
+from dsfast.chaos.cluster import Cluster
 from dsfast.chaos.journal import Journal
 from dsfast.chaos.network import Network
 from dsfast.chaos.plan import Cast
+from dsfast.chaos.ports import free_port
 from dsfast.chaos.postgres import PostgresServer
 from dsfast.chaos.witness import marked_processes
 from dsfast.chaos.zookeeper import Ensemble

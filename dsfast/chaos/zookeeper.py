@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
+from dsfast.chaos.ports import free_port
 from dsfast.errors import Problem, UsageError
 
 JAVA_HOME = Path("/usr/share/java")
@@ -230,11 +231,3 @@ def _java() -> str:
     if java is None or not JARS[0].exists():
         raise UsageError(Problem("there is no ZooKeeper server on this machine", hint="apt-get install zookeeper"))
     return java
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port

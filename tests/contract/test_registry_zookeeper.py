@@ -13,6 +13,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 from kazoo.security import OPEN_ACL_UNSAFE
 
+from dsfast.chaos.ports import free_port
 from dsfast.errors import Unavailable, UsageError
 from dsfast.registry import Registry, Session, open_registry
 from dsfast.registry.ensemble import parse_ensemble
@@ -20,7 +21,7 @@ from dsfast.registry.leased import RosterRegistry
 from dsfast.registry.roster import encode
 from dsfast.registry.zookeeper import ZooKeeperRoster, new_client, node_name
 from tests.contract.registries import Cluster, Seen, ServedGround, worker
-from tests.servers.zookeeper import ZooKeeperServer, free_port
+from tests.servers.zookeeper import ZooKeeperServer, wipe
 
 C, S, L = Session.CONNECTED, Session.SUSPENDED, Session.LOST
 
@@ -91,7 +92,7 @@ async def test_a_wiped_tree_is_grown_again(cluster: Cluster, admin: KazooClient,
     watcher, other = await cluster.start()
     await registry.join(worker("w"))
     await other.until_ids("w@1")
-    await asyncio.to_thread(admin.delete, chroot(zookeeper_url), recursive=True)
+    await asyncio.to_thread(wipe, admin, chroot(zookeeper_url))
     await own.until(lambda: L in own.sessions and own.sessions[-1] is C)
     await other.until_ids("w@1")
     assert L not in other.sessions

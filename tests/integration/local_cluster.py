@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsfast.chaos.cluster import clean_environ, free_port
+from dsfast.chaos.cluster import clean_environ
+from dsfast.chaos.ports import free_port
 from dsfast.client import Client
 
-__all__ = ["LocalCluster", "clean_environ", "free_port", "local_cluster", "read_until", "run_dsfast"]
+__all__ = ["LocalCluster", "clean_environ", "local_cluster", "read_until", "run_dsfast"]
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0

@@ -11,9 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from dsfast.chaos.ports import free_port
 from dsfast.model import Task, Workflow, canonical
 from tests.integration.cluster import Cluster, cluster
-from tests.integration.local_cluster import clean_environ, free_port, run_dsfast
+from tests.integration.local_cluster import clean_environ, run_dsfast
 from tests.servers.postgres import PostgresServer
 from tests.workflows import config, flat, shell
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from kazoo.client import KazooClient
-from kazoo.exceptions import KazooException, NotEmptyError
+from kazoo.exceptions import KazooException
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
@@ -26,6 +26,7 @@ from tests.integration.cluster import Cluster, cluster
 from tests.integration.local_cluster import run_dsfast
 from tests.integration.witness import Witness
 from tests.servers.postgres import PostgresServer
+from tests.servers.zookeeper import wipe
 
 SABOTAGED = "tests.integration.sabotaged"
 RUN_SECONDS = 60.0
@@ -123,8 +124,7 @@ def everybodys_session_is_ended(working: Working, ensemble: Ensemble, admin: Kaz
 
 def the_tree_is_wiped(working: Working, ensemble: Ensemble, admin: KazooClient) -> None:
     back = working.told("connected", *DAEMONS)
-    with suppress(NotEmptyError):  # somebody has grown a part of it again while the rest was being cut
-        admin.delete("/faults", recursive=True)
+    wipe(admin, "/faults")
     working.until_told("connected", back)
 
 

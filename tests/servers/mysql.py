@@ -24,7 +24,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from dsfast.chaos.zookeeper import free_port
+from dsfast.chaos.ports import free_port
 
 USER = "dsfast"
 PASSWORD = "correct horse"

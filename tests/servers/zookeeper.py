@@ -7,13 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 from kazoo.client import KazooClient
+from kazoo.exceptions import KazooException
 
 from dsfast.chaos import zookeeper
-from dsfast.chaos.zookeeper import LOOPBACK, START_SECONDS_MAX, Ensemble, free_port
+from dsfast.chaos.zookeeper import LOOPBACK, START_SECONDS_MAX, Ensemble
 
 COUNTED = "4lw.commands.whitelist=ruok,srvr,dump,cons\n"  # cons: for `received`
+WIPES_MAX = 100
 
-__all__ = ["ZooKeeperServer", "free_port", "zookeeper_ensemble", "zookeeper_server", "zookeeper_url"]
+__all__ = ["ZooKeeperServer", "wipe", "zookeeper_ensemble", "zookeeper_server", "zookeeper_url"]
 
 
 class ZooKeeperServer(zookeeper.ZooKeeperServer):
@@ -29,6 +31,22 @@ class ZooKeeperServer(zookeeper.ZooKeeperServer):
         """How many packets each session's connection has sent so far, pings included."""
         answer = self._ask(b"cons").decode()
         return {sid: int(packets) for packets, sid in re.findall(r"recved=(\d+),.*?sid=(0x[0-9a-f]+)", answer)}
+
+
+def wipe(client: KazooClient, path: str) -> None:
+    """Delete a node and all below it at once: nobody can grow a part of it again while the rest is being cut."""
+    for _ in range(WIPES_MAX):
+        cut = client.transaction()
+        for node in reversed(_tree(client, path)):
+            cut.delete(node)
+        if not any(isinstance(result, KazooException) for result in cut.commit()):
+            return
+    raise AssertionError(f"{path} changes faster than it can be listed")
+
+
+def _tree(client: KazooClient, path: str) -> list[str]:
+    children = client.get_children(path)
+    return [path, *(node for name in children for node in _tree(client, f"{path}/{name}"))]
 
 
 @pytest.fixture(scope="session")
