@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 
 from dsfast.engine.events import Event
+from dsfast.runtime.awake import Awake
 
 # An engine spends 5 to 20 us on an event, so a full turn holds the loop for at most some 40 ms:
 # heartbeats are answered and an earlier deadline is not missed by more than that.
@@ -27,6 +28,7 @@ class Inbox:
         self._events: list[Event] = []
         self._batch_events_max = batch_events_max
         self._waiter: asyncio.Future[None] | None = None
+        self._awake = Awake()
 
     def __len__(self) -> int:
         return len(self._events)
@@ -57,6 +59,7 @@ class Inbox:
 
     async def _wait(self, until: float | None) -> None:
         loop = asyncio.get_running_loop()
+        self._awake.wait_begins()
         waiter = self._waiter = loop.create_future()
         timer = None if until is None else loop.call_at(until + _ROUNDING_SECONDS, self._wake)
         try:
@@ -65,6 +68,7 @@ class Inbox:
             self._waiter = None
             if timer is not None:
                 timer.cancel()
+        self._awake.wait_ended()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
