@@ -42,6 +42,7 @@ from dsfast.tasks import proc
 PASSED_ON = frozenset(
     {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
 )
+WAITED_FOR = PASSED_ON | {signal.SIGCHLD, signal.SIGALRM}
 LOOK_SECONDS = 1.0  # how often the deadline is looked at: less than the least that a daemon has left when it sets one
 STOOD_STILL = 75  # the exit status then: EX_TEMPFAIL, start it again
 SIGNAL_BASE = 128  # a daemon killed by signal n makes the guardian exit with 128 + n, as a shell would
@@ -80,7 +81,7 @@ def guard(held: Iterable[Held] = (), deadline: Deadline | None = None) -> None:
     proc.become_subreaper()
     sys.stdout.flush()
     sys.stderr.flush()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *PASSED_ON})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     deadline = deadline or Deadline()
     _divide(held, deadline)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
@@ -111,8 +112,10 @@ def _stand_guard(child: int, held: list[Held], deadline: Deadline) -> NoReturn:
 def _wait_for(child: int, deadline: Deadline) -> int:
     """Pass signals on and reap whatever ends, until it is the child, or it has stood still; its exit status."""
     while (left := deadline.left()) > 0:
-        info = signal.sigtimedwait({signal.SIGCHLD, *PASSED_ON}, min(left, LOOK_SECONDS))
-        if info is None:
+        # Not sigtimedwait: stopped and continued after its time, CPython's returns what happened to be in memory.
+        signal.setitimer(signal.ITIMER_REAL, min(left, LOOK_SECONDS))
+        info = signal.sigwaitinfo(WAITED_FOR)
+        if info.si_signo == signal.SIGALRM:
             continue
         if info.si_signo == signal.SIGCHLD:
             status = _reap(child)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from dsfast.runtime.guardian import LOOK_SECONDS
 from dsfast.tasks import proc
 from tests.attempts import DEADLINE_SECONDS, read_fifo, until
 
@@ -140,6 +142,21 @@ def test_a_signal_sent_to_the_guardian_reaches_the_worker_once(tmp_path: Path, s
     assert guarded.process.stdout.readline() == "INT\n"
     os.kill(guarded.guardian, signal.SIGTERM)
     assert guarded.process.stdout.read() == ""
+
+
+async def test_guardians_that_were_stopped_for_a_while_go_on(tmp_path: Path, started: list[Guarded]) -> None:
+    guarded, pids = await with_tree(tmp_path, started)
+    guardians = (guarded.outer, guarded.guardian)
+    for pid in guardians:
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda pid=pid: guarded.stopped(pid))
+    await asyncio.sleep(2 * LOOK_SECONDS)  # this is the fault: whatever they waited for is over when they go on
+    for pid in guardians:
+        os.kill(pid, signal.SIGCONT)
+    os.kill(guarded.guardian, signal.SIGINT)
+    assert guarded.process.stdout is not None
+    assert await asyncio.to_thread(guarded.process.stdout.readline) == "INT\n"
+    assert all(map(alive, [*guardians, *pids]))
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_worker_once(tmp_path: Path) -> None:
