@@ -8,11 +8,12 @@ Sending has two steps. `queue` only remembers the frame; `flush` hands everythin
 write, so a turn costs one system call per peer. While the peer does not read, frames wait here up to
 `unsent_bytes_max`; a peer that takes nothing for the heartbeat timeout is dropped.
 
-The dialling side asks (Ping) every heartbeat and the listener answers, so both hear something. A side that has
-heard nothing for the timeout drops the link. Silence is judged only by a side that was itself awake: a timer that
-comes late by a heartbeat means that this process stood still, and what the peer has sent is still unread. Nor is it
-held against a peer whom our question has not reached yet: behind a large frame on a slow network, bytes that the peer's
-kernel acknowledges are a sign of life.
+The dialling side asks (Ping) every heartbeat and the listener answers, so both hear something. A side that has heard
+nothing for the timeout drops the link. Many links of a daemon beat at the same moment, which wakes it once for all of
+them; a listener looks only when it may have to give up. Silence is judged only by a side that was itself awake: a
+timer that comes late by a heartbeat means that this process stood still, and what the peer has sent is still unread.
+Nor is it held against a peer whom our question has not reached yet: behind a large frame on a slow network, bytes
+that the peer's kernel acknowledges are a sign of life.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Link(asyncio.Protocol):
         self._paused = False
         self._written = self._taken = self._asked_at = 0  # bytes: by us; of those by the peer; up to the last question
         self._heard_at = self._moved_at = self._timer_due = 0.0
+        self._phase = 0.0  # a moment at which our beat falls, and so do those whole beats away from it
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._handshake: Dialling | Listening | None = None
@@ -98,6 +100,8 @@ class Link(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._paused = True
         self._moved_at = self._loop.time()
+        if self.peer is not None and not self.over:
+            self._arm(self._next_look(self._moved_at))
 
     def resume_writing(self) -> None:
         self._paused = False
@@ -203,7 +207,8 @@ class Link(asyncio.Protocol):
         self.peer, self.peer_id = peer, peer.id
         self._allowed = self._table.allowed_from(peer)
         self.up_at = self._moved_at = self._loop.time()
-        self._arm(self._table.first_beat())
+        self._phase = self._table.phase()
+        self._arm(self._next_look(self.up_at))
         self.settled.set_result(True)
         self._table.up(self)
 
@@ -256,7 +261,16 @@ class Link(asyncio.Protocol):
             if self.dialled:
                 self._say(Ping(self._table.load()))
                 self._asked_at = self._written
-            self._arm(min(beat, self._heard_at + timeout - now))
+            self._arm(self._next_look(now))
+
+    def _next_look(self, now: float) -> float:
+        """Seconds until something may have to be done: to ask, to see what a slow peer has taken, or to give up."""
+        give_up = self._heard_at + self._limits.heartbeat_timeout_seconds - now
+        if not self.dialled and not self._paused:
+            return give_up  # loops read their sockets before they look at their timers: who was asked has heard it
+        beat = self._limits.heartbeat_seconds
+        wait = beat - (now - self._phase) % beat
+        return min(wait if wait > beat / 8 else wait + beat, give_up)  # timers may come early by a millisecond
 
     def _stuck_since(self, now: float) -> float:
         """Seconds for which the peer has taken nothing of what is waiting for it."""

@@ -25,6 +25,9 @@ from dsfast.runtime.names import Names
 from dsfast.wire import flows
 from dsfast.wire.commands import Command
 
+LINKS_PER_PHASE = 32  # beat together, in some 0.5 ms
+PHASES = 16  # of a heartbeat: a thousand links are two groups in each
+
 logger = logging.getLogger("dsfast.links")
 
 
@@ -46,6 +49,7 @@ class LinkTable:
         self.rng = rng
         self.gate = Gate(limits, logger)
         self.names = Names()
+        self._first_phase = rng.random()  # daemons beat apart
         self.links: dict[str, Link] = {}  # live ones, by peer id
         self.strangers: set[Link] = set()  # accepted, not yet up
 
@@ -108,9 +112,10 @@ class LinkTable:
         """The kinds of commands that this peer may send us."""
         return flows.allowed(peer.role, self.me.role)
 
-    def first_beat(self) -> float:
-        """Seconds to a new link's first heartbeat: spread by chance, so that links made together beat apart."""
-        return self.limits.heartbeat_seconds * self.rng.uniform(0.5, 1.0)
+    def phase(self) -> float:
+        """A moment, in seconds, at which a new link's heartbeat falls: as those of its neighbours, but not of all."""
+        place = len(self.links) // LINKS_PER_PHASE / PHASES
+        return self.limits.heartbeat_seconds * (self._first_phase + place)
 
     def _leave_gate(self, link: Link) -> None:
         if link in self.strangers:

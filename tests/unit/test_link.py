@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from dsfast.model import Member
 from dsfast.runtime.handshake import Dialling, Identity, Listening, proof
 from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.link import Link
-from dsfast.runtime.table import LinkTable
+from dsfast.runtime.table import LINKS_PER_PHASE, PHASES, LinkTable
 from dsfast.wire.codec import COMMANDS, MANY, encode, encode_all
 from dsfast.wire.commands import Challenge, Credit, Demand, Execute, Hello, Ping, Pong, Proof, Started
 from dsfast.wire.flows import allowed
@@ -289,3 +290,15 @@ def test_a_peer_can_say_anything_and_loses_at_most_its_link(pieces: list[bytes])
             assert [type(event) for event in setup.events] == [LinkUp, LinkDown]
 
     asyncio.run(listen())
+
+
+def test_neighbours_beat_together_and_a_crowd_beats_in_groups() -> None:
+    table = LinkTable(MASTER, lambda _: None, int, LIMITS, random.Random(1))
+    phases = []
+    for number in range(LINKS_PER_PHASE * PHASES):
+        phases.append(table.phase())
+        table.links[f"w{number}"] = Link.__new__(Link)
+    groups = Counter(phases)
+    assert len(groups) == PHASES
+    assert set(groups.values()) == {LINKS_PER_PHASE}
+    assert max(phases) - min(phases) < LIMITS.heartbeat_seconds
