@@ -91,6 +91,7 @@ def daemons(place: Place, folder: Path, workers: int, *, slots: int = 4) -> Iter
     """A master, an api and so many workers as processes of their own, on loopback."""
     folder.mkdir(exist_ok=True)
     with cluster(folder, place.store, place.registry) as nodes:
+        del nodes.environ["DSFAST_REGISTRY_SESSION_SECONDS"]  # tests have a short one; benchmarks what users have
         if place.kind == "sqlite":
             migrate(nodes)
         nodes.start_all(masters=1, workers=workers, slots=slots)
