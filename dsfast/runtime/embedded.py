@@ -56,7 +56,9 @@ class Embedded:
         await self.store.open()
         key, hub = secrets.token_bytes(KEY_BYTES), MemoryHub()
         log = logging.getLogger("dsfast.run")
-        worker_side, master_side = (Surroundings(self._config, (key,), MemoryRegistry(hub), log) for _ in range(2))
+        worker_side, master_side = (
+            Surroundings(self._config, (key,), MemoryRegistry(hub), log, in_one_process=True) for _ in range(2)
+        )
         self._worker = await build_worker(worker_side)
         self._master = await build_master(master_side, self.store, alone=True)
         self._master.local = self._client.take

@@ -24,11 +24,11 @@ _ROUNDING_SECONDS = 0.0005
 class Inbox:
     """A queue of events with one reader, who takes whole turns."""
 
-    def __init__(self, batch_events_max: int = BATCH_EVENTS_MAX) -> None:
+    def __init__(self, batch_events_max: int = BATCH_EVENTS_MAX, *, awake: Awake | None = None) -> None:
         self._events: list[Event] = []
         self._batch_events_max = batch_events_max
         self._waiter: asyncio.Future[None] | None = None
-        self._awake = Awake()
+        self._awake = awake or Awake()
 
     def __len__(self) -> int:
         return len(self._events)

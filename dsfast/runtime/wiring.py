@@ -20,9 +20,11 @@ from dsfast.engine.master import MasterEngine, MasterSettings
 from dsfast.engine.worker import WorkerEngine
 from dsfast.model import Member, OnDisconnect
 from dsfast.registry.base import Registry
+from dsfast.runtime.awake import Awake
 from dsfast.runtime.executor import Executor, ExecutorSettings
 from dsfast.runtime.guardian import Deadline
 from dsfast.runtime.home import Home
+from dsfast.runtime.inbox import Inbox
 from dsfast.runtime.journal import Journal
 from dsfast.runtime.limits import LinkLimits
 from dsfast.runtime.links import Links
@@ -48,7 +50,11 @@ class Surroundings:
     log: logging.Logger
     sock: socket.socket | None = None
     allow_remote: bool = False
+    in_one_process: bool = False  # with all that it speaks to: its loop never sleeps while there is something to do
     rng: random.Random = field(default_factory=lambda: random.Random(secrets.randbits(64)))
+
+    def inbox(self) -> Inbox:
+        return inbox_type()(awake=Awake(allowed=False) if self.in_one_process else None)
 
     def links(self, me: Member, on_event: Callable[[Event], None], load: Callable[[], int]) -> Links:
         cluster = self.config.cluster
@@ -79,7 +85,7 @@ def new_member(role: str, config: MasterConfig | WorkerConfig) -> Member:
 
 async def build_master(around: Surroundings, store: Store, *, alone: bool = False) -> Master:
     """A master that listens, over a store that is open; one that is `alone` takes over nobody's runs."""
-    config, inbox = around.config.master, inbox_type()()
+    config, inbox = around.config.master, around.inbox()
     load: Callable[[], int] = lambda: len(engine.core.runs)  # noqa: E731 - the engine comes after the port is known
     links = around.links(new_member("master", config), inbox.put, load)
     await links.listen(config.host, config.port, sock=around.sock, allow_remote=around.allow_remote)
@@ -96,7 +102,7 @@ async def build_worker(around: Surroundings, home: Home | None = None, deadline:
 
     Without a home it keeps nothing for another life; without a deadline no guardian looks after it.
     """
-    config, inbox = around.config.worker, inbox_type()()
+    config, inbox = around.config.worker, around.inbox()
     load: Callable[[], int] = lambda: engine.busy  # noqa: E731 - likewise
     links = around.links(new_member("worker", config), inbox.put, load)
     await links.listen(config.host, config.port, sock=around.sock, allow_remote=around.allow_remote)
