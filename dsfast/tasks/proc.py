@@ -142,25 +142,40 @@ def carrying(mark: bytes) -> list[int]:
 
 
 def end(pids: Iterable[int], mark: bytes, seconds: float) -> int:
-    """Kill those of these processes that carry the mark, and all below them; wait for them. How many they were."""
-    fds = []
+    """Kill those of these processes that carry the mark, and all below them; wait for all. How many carried it."""
+    count, dying = 0, []
     for pid in pids:
-        try:
-            fd = os.pidfd_open(pid)
-        except OSError:  # gone; or out of descriptors, and it is found again
+        held = _hold([pid])
+        if not held or mark not in environment(pid):  # looked at again: from here on the number cannot become another's
+            _let_go(held)
             continue
-        fds.append(fd)
-        if mark in environment(pid):  # looked at again: from here on the number cannot become another's
-            signal_all(list(descendants([pid])), signal.SIGKILL)
-            with suppress(ProcessLookupError, PermissionError):
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        count += 1
+        below = list(descendants([pid]))
+        dying += held + _hold(child for child, _ in below)
+        signal_all(below, signal.SIGKILL)
+        with suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(held[0], signal.SIGKILL)
     deadline = time.monotonic() + seconds
-    for fd in fds:
+    for fd in dying:
         waiting = select.poll()
         waiting.register(fd, select.POLLIN)
         waiting.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    _let_go(dying)
+    return count
+
+
+def _hold(pids: Iterable[int]) -> list[int]:
+    """Descriptors of these processes, without those that are gone; out of descriptors they are found again."""
+    held = []
+    for pid in pids:
+        with suppress(OSError):
+            held.append(os.pidfd_open(pid))
+    return held
+
+
+def _let_go(fds: Iterable[int]) -> None:
+    for fd in fds:
         os.close(fd)
-    return len(fds)
 
 
 def _ancestry() -> set[int]:

@@ -100,6 +100,7 @@ class MySqlServer:
         assert self._process is None
         command = [self._daemon, f"--defaults-file={self._home}/my.cnf", f"--datadir={self._home}/data"]
         command += [f"--port={self.port}", f"--socket={self._home}/socket", f"--pid-file={self._home}/pid"]
+        command += [f"--tmpdir={self._home}"]  # its temporary tables have names that other servers use, too
         with (self._home / "log").open("ab") as log:
             self._process = self._spawner.submit(
                 subprocess.Popen, [*_AS_MYSQL, *command], stdout=log, stderr=log, cwd=self._home
