@@ -55,9 +55,8 @@ class PostgresServer:
         self._data = self._home / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
-        self._spawner = ThreadPoolExecutor(
-            1
-        )  # outlives every test: the kernel ends the server with the thread that started it
+        # Outlives every test: the kernel ends the server with the thread that started it.
+        self._spawner = ThreadPoolExecutor(1)
         self.port = free_port()
         self._initdb()
         self.start()

@@ -143,38 +143,41 @@ def carrying(mark: bytes) -> list[int]:
 
 def end(pids: Iterable[int], mark: bytes, seconds: float) -> int:
     """Kill those of these processes that carry the mark, and all below them; wait for all. How many carried it."""
-    count, dying = 0, []
+    deadline, dying = time.monotonic() + seconds, []
+    count = 0
     for pid in pids:
-        held = _hold([pid])
-        if not held or mark not in environment(pid):  # looked at again: from here on the number cannot become another's
-            _let_go(held)
-            continue
-        count += 1
-        below = list(descendants([pid]))
-        dying += held + _hold(child for child, _ in below)
-        signal_all(below, signal.SIGKILL)
-        with suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(held[0], signal.SIGKILL)
-    deadline = time.monotonic() + seconds
-    for fd in dying:
-        waiting = select.poll()
-        waiting.register(fd, select.POLLIN)
-        waiting.poll(max(0.0, deadline - time.monotonic()) * 1000)
-    _let_go(dying)
+        with suppress(OSError):  # gone, or not ours to signal; or out of descriptors, and it is found again
+            below = _kill_tree(pid, mark)
+            count += bool(below)
+            dying += below
+    for pid in dying:  # one descriptor at a time: they may be thousands
+        with suppress(OSError):
+            _await_end(pid, deadline)
     return count
 
 
-def _hold(pids: Iterable[int]) -> list[int]:
-    """Descriptors of these processes, without those that are gone; out of descriptors they are found again."""
-    held = []
-    for pid in pids:
-        with suppress(OSError):
-            held.append(os.pidfd_open(pid))
-    return held
+def _kill_tree(pid: int, mark: bytes) -> list[int]:
+    """Kill a process that carries the mark, and all below it; who they were, and nobody if it does not."""
+    fd = os.pidfd_open(pid)
+    try:
+        if mark not in environment(pid):  # looked at again: from here on the number cannot become another's
+            return []
+        below = list(descendants([pid]))
+        signal_all(below, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+        return [pid, *(child for child, _ in below)]
+    finally:
+        os.close(fd)
 
 
-def _let_go(fds: Iterable[int]) -> None:
-    for fd in fds:
+def _await_end(pid: int, deadline: float) -> None:
+    fd = os.pidfd_open(pid)
+    try:
+        waiting = select.poll()
+        waiting.register(fd, select.POLLIN)
+        waiting.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    finally:
         os.close(fd)
 
 
