@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import dsfast
+
 ROLES = ("master", "worker", "api")
 NEEDS: Mapping[str, tuple[str, ...]] = {"master": (), "worker": (), "api": ("master",)}
 PAUSE_SECONDS_MIN = 0.5  # before a child is started again
@@ -55,7 +57,7 @@ class Child:
         self.start_at = None
         self._started_at = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dsfast", self.role],
+            [*_interpreter(), "-m", "dsfast", self.role],
             env=self._environ,
             stdin=subprocess.DEVNULL,
             process_group=0,
@@ -194,6 +196,12 @@ def _noted(number: int, frame: object) -> None:
 
 def _die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _interpreter() -> list[str]:
+    """Python that imports the dsfast that we are, and not another that lies in the working directory, as sources do."""
+    here = Path(dsfast.__file__).parents[1] == Path.cwd()
+    return [sys.executable] if here else [sys.executable, "-P"]
 
 
 def free_port() -> int:
