@@ -90,7 +90,7 @@ def local_cluster(folder: Path, *args: str) -> Iterator[LocalCluster]:
     environ |= {"DSFAST_WORKER_DRAIN_SECONDS": "0"}  # a test that fails leaves tasks behind: nobody waits for them
     with (folder / "up.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dsfast", "up", "--slots", str(SLOTS), *args],
+            [sys.executable, "-P", "-m", "dsfast", "up", "--slots", str(SLOTS), *args],
             env=environ,
             cwd=folder,
             stdout=subprocess.PIPE,

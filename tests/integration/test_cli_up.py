@@ -48,3 +48,10 @@ def test_a_worker_that_died_is_back_and_the_secrets_are_private(tmp_path: Path) 
         for name in ("cluster.key", "api.token", "dsfast.db"):
             assert (tmp_path / "state" / name).stat().st_mode & 0o077 == 0, name
         assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+
+
+def test_sources_in_the_working_directory_are_not_what_is_started(tmp_path: Path) -> None:
+    (tmp_path / "dsfast").mkdir()
+    (tmp_path / "dsfast" / "__init__.py").write_text("raise ImportError('sources without compiled kernels')\n")
+    with local_cluster(tmp_path) as cluster:
+        assert cluster.process.poll() is None
