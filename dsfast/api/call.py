@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -52,7 +53,7 @@ class Call(Generic[Q]):
 
 def read_query(request: Request, type_: type[Q]) -> Q:
     """The query string as this type. Raises UsageError, naming the parameter."""
-    lists = {field.encode_name for field in msgspec.structs.fields(type_) if field.default_factory is list}
+    lists = _list_fields(type_)
     values: dict[str, Any] = {}
     for name in request.query_params:
         given = request.query_params.getlist(name)
@@ -63,6 +64,11 @@ def read_query(request: Request, type_: type[Q]) -> Q:
         return msgspec.convert(values, type_, strict=False)
     except msgspec.ValidationError as error:
         raise UsageError(Problem(str(error), field="query")) from None
+
+
+@cache
+def _list_fields(type_: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(type_) if field.default_factory is list)
 
 
 def reply(view: Any, status: int = 200, **headers: str) -> Response:

@@ -33,7 +33,7 @@ def on_submit(core: Core, e: Received, c: cmd.Submit, fx: MasterEffects) -> None
     except UsageError as error:
         fx.sends.append((e.peer_id, e.request_id, cmd.Failed("usage", str(error))))
         return
-    fx.sends.append((e.peer_id, e.request_id, cmd.Submitted(run.id)))
+    fx.sends.append((e.peer_id, e.request_id, cmd.Submitted(run.id, created_at=core.wall)))
     core.open(run, run.begin())
     core.end_if_over(run, fx)
 

@@ -83,10 +83,7 @@ class Settings:
         except UsageError as error:
             self._refused[name] = (error.problems[0].message, error.problems[0].hint)
             return None
-        fields = {each.encode_name: each for each in msgspec.structs.fields(found.Config)}
-        strict = msgspec.defstruct("Strict", [], bases=(found.Config,), forbid_unknown_fields=True)
-        required = frozenset(name for name, each in fields.items() if each.required)
-        return Known(found, fields, required, msgspec.json.Decoder(strict))
+        return _known_of(found)
 
     def _check_rules(self, task: Task, known: Known, config: Any, at: Path) -> None:
         size = len(bytes(task.config))
@@ -121,6 +118,23 @@ class Settings:
             templated = isinstance(value, str) and is_template(value)
             hint = f"`{key}` is not filled in from templates" if templated else None
             self._findings.add((*at, key), mismatch(str(error), value), hint)
+
+
+_KNOWN: dict[str, Known] = {}  # by the type's name; made once, because msgspec takes longer for it than for a check
+
+
+def _known_of(found: TaskType) -> Known:
+    known = _KNOWN.get(found.name)
+    if known is None or known.type is not found:
+        known = _KNOWN[found.name] = _examined(found)
+    return known
+
+
+def _examined(found: TaskType) -> Known:
+    fields = {each.encode_name: each for each in msgspec.structs.fields(found.Config)}
+    strict = msgspec.defstruct("Strict", [], bases=(found.Config,), forbid_unknown_fields=True)
+    required = frozenset(name for name, each in fields.items() if each.required)
+    return Known(found, fields, required, msgspec.json.Decoder(strict))
 
 
 def mismatch(message: str, value: Any = None) -> str:

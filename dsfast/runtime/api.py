@@ -193,7 +193,7 @@ class Gateway:
         answer = await self._offer(command)
         if not isinstance(answer, cmd.Submitted):
             raise ProtocolError(f"a submit was answered with {type(answer).__name__}")
-        return cmd.Submitted(answer.run_id) if ours else answer
+        return msgspec.structs.replace(answer, repeated=False) if ours else answer
 
     async def submit_batch(self, command: cmd.SubmitBatch) -> tuple[cmd.Verdict, ...]:
         """The same for many runs at once, all by one master; a verdict for each. Raises UsageError, Unavailable."""

@@ -290,11 +290,12 @@ class SubmitBatch(Command, frozen=True):
 
 
 class Submitted(Command, frozen=True):
-    """Answer to Submit: the run is durable. `repeated` if the idempotency key was known."""
+    """Answer to Submit: the run is durable. `repeated` if the idempotency key was known; `created_at` is then 0."""
 
     KIND: ClassVar[int] = 56
     run_id: int
     repeated: bool = False
+    created_at: float = 0.0
 
 
 class Done(Command, frozen=True):

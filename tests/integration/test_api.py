@@ -94,6 +94,34 @@ def test_a_submitted_run_is_durable_and_runs_to_its_end(cluster: LocalCluster, c
     assert [attempt.state for attempt in history.history] == ["succeeded"]
 
 
+URGENT = """
+name: urgent
+priority: high
+params:
+  day: {type: date, default: 2026-11-20}
+tasks:
+  a: {type: noop}
+"""
+
+
+@pytest.mark.parametrize("priority", [None, "lowest"])
+def test_a_submit_is_answered_with_what_was_written(client: Client, priority: str | None) -> None:
+    """The api does not read it back, so both must say the same."""
+    answer = client.submit_yaml(URGENT, {"day": "2026-11-29"}, priority=priority)
+    assert (answer.state, answer.counts, answer.started_at) == ("submitted", {"waiting": 1}, None)
+    read = client.wait(answer.id, 30)
+    assert read is not None
+    for name in ("id", "workflow", "priority", "params", "created_at", "tasks_total"):
+        assert getattr(answer, name) == getattr(read, name), name
+    assert answer.priority == (priority or "high")
+
+
+def test_a_repeated_submit_is_answered_with_how_the_run_is_now(client: Client) -> None:
+    first = client.submit_yaml(NOOP, idempotency_key="now")
+    assert client.wait(first.id, 30)
+    assert client.submit_yaml(NOOP, idempotency_key="now").state == "succeeded"
+
+
 def test_the_same_idempotency_key_starts_one_run(cluster: LocalCluster, client: Client) -> None:
     body = json.dumps({"workflow": NOOP}).encode()
     headers = {"Idempotency_Key": "once", "Content_Type": "application/json"}

@@ -38,7 +38,7 @@ def test_a_submit_writes_definition_run_and_first_dispatch_in_one_batch() -> Non
     assert fx.batch.definitions == [DefinitionRow(row.digest, "flow", canonical(workflow))]
     assert (row.state, row.owner, row.epoch, row.priority, row.tasks) == (R.RUNNING, "m@1", 1, Priority.LOW, 2)
     assert [(key, attempt.state) for key, attempt in fx.batch.attempts.items()] == [((row.id, 0, 1), A.DISPATCHED)]
-    assert answers(fx) == [cmd.Submitted(row.id)]
+    assert answers(fx) == [cmd.Submitted(row.id, created_at=row.created_at)]
     assert dispatched(fx) == [("w", "a", 1)]
 
 
@@ -59,7 +59,7 @@ def test_a_run_without_tasks_and_one_with_none_enabled_succeed_at_once() -> None
     for workflow in (flow(), flow(task("a", enabled=False), task("b", "a", enabled=False))):
         fx = desk.submit(workflow)
         (row,) = fx.batch.new_runs
-        assert answers(fx) == [cmd.Submitted(row.id)]
+        assert answers(fx) == [cmd.Submitted(row.id, created_at=row.created_at)]
         assert fx.ended == [row.id]
         assert desk.state(row.id) is R.SUCCEEDED
         assert desk.store.runs[row.id].owner is None
