@@ -4,13 +4,15 @@
         run = client.submit_yaml(text)
         print(client.wait(run.id).state)
 
-One connection is kept and made anew when the server has closed it. Requests that change nothing, and submits
-with an idempotency key, are repeated once if the connection fails. Answers are the shapes of `dsfast.views`.
+One connection is kept and made anew when the server has closed it. Requests that can be repeated without harm are
+repeated once if the connection fails: all but batches that bring no idempotency keys. A submit without one is given
+one for this. Answers are the shapes of `dsfast.views`.
 """
 
 from __future__ import annotations
 
 import http.client
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -138,8 +140,8 @@ class Client:
         return self._post("/runs/batch", body, Batch, {}, repeatable=keyed).runs
 
     def _submit(self, order: Mapping[str, Any], key: str | None) -> RunView:
-        headers = {"Idempotency-Key": key} if key else {}
-        return self._post("/runs", order, RunView, headers, repeatable=key is not None)
+        headers = {"Idempotency-Key": key or f"client-{secrets.token_hex(16)}"}
+        return self._post("/runs", order, RunView, headers, repeatable=True)
 
     def runs(
         self,
