@@ -151,9 +151,13 @@ class Links:
         return True
 
     def flush(self) -> None:
-        """Write what has been queued since the last flush: once per peer."""
+        """Write what has been queued since the last flush: once per peer.
+
+        Peers that came in last go first: a turn of a master ends with what is to start, and whoever is written to may be
+        given this very core at once. Answers and acknowledgements can wait for that.
+        """
         unflushed, self._unflushed = self._unflushed, {}
-        for link, sends in unflushed.items():
+        for link, sends in reversed(unflushed.items()):
             if link.queue(encode_all(sends)):
                 link.flush()
 
