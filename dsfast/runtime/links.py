@@ -153,8 +153,8 @@ class Links:
     def flush(self) -> None:
         """Write what has been queued since the last flush: once per peer.
 
-        Peers that came in last go first: a turn of a master ends with what is to start, and whoever is written to may be
-        given this very core at once. Answers and acknowledgements can wait for that.
+        Peers that came in last go first: a turn of a master ends with what is to start, and whoever is written to may
+        be given this very core at once. Answers and acknowledgements can wait for that.
         """
         unflushed, self._unflushed = self._unflushed, {}
         for link, sends in reversed(unflushed.items()):
