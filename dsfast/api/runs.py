@@ -24,7 +24,7 @@ from dsfast.api.shapes import (
     TasksQuery,
     YamlQuery,
 )
-from dsfast.errors import Problem, UsageError
+from dsfast.errors import Problem, Unavailable, UsageError
 from dsfast.formats.yaml_workflow import load_workflow, parse_body
 from dsfast.model import Priority, RunState, Workflow, canonical
 from dsfast.rows import RunRow
@@ -45,8 +45,9 @@ from dsfast.views import (
 )
 from dsfast.wire.commands import Submit, Submitted
 
-WATCH_SECONDS_MIN = 0.05  # a run of a few milliseconds is reported promptly
-WATCH_SECONDS_MAX = 0.5  # a person does not notice; the database hardly does
+NEWS_SECONDS_MIN = 0.05  # between two looks whether a task has moved: those of a short run are reported promptly
+NEWS_SECONDS_MAX = 0.5  # a person does not notice; the database hardly does
+END_SECONDS_MAX = 5.0  # between two looks whether a run has ended: its master says when, this is for when it cannot
 READ_AT_ONCE_BYTES = 16 << 10  # of a workflow as an object: read on the loop in less than a millisecond
 TASKS_AT_ONCE_MAX = 2000  # views made on the loop, some 10 ms; more are made in a thread
 
@@ -150,15 +151,19 @@ async def _await_news(
     """The run once it has ended, or is not what was seen, or time is up; its counts and its version."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    pause = WATCH_SECONDS_MIN
+    pause, untold = END_SECONDS_MAX if seen is None else NEWS_SECONDS_MIN, 0.0
     while True:
         latest = (await gateway.store.counts([run.id])).get(run.id, {})
         version = _version(run, latest)
-        changed = seen is not None and version != seen
-        if run.state.final or changed or loop.time() + pause > deadline:
+        changed, left = seen is not None and version != seen, deadline - loop.time()
+        if run.state.final or changed or left <= 0:
             return run, latest, version
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, WATCH_SECONDS_MAX)
+        try:
+            await gateway.ended(run, min(pause, left))
+        except Unavailable:  # look at once: it may have ended before its master was asked
+            await asyncio.sleep(min(untold, left))
+            untold = min(untold + NEWS_SECONDS_MIN, NEWS_SECONDS_MAX)
+        pause = pause if seen is None else min(pause * 1.5, NEWS_SECONDS_MAX)
         run = await gateway.run(run.id)
 
 

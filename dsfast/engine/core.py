@@ -65,6 +65,7 @@ class Core:
         self.concerning = 0  # the run that is being decided on: to be blamed should this be the end of us
         self.hearing: Event | None = None  # the event that is being decided on: likewise, if it is about no run of ours
         self.submits: dict[int, Received] = {}  # of this turn, by run: no other master will know the run
+        self.watchers: dict[int, list[tuple[str, int]]] = {}  # run -> peers and requests that wait for its end
         self.adopts = 0  # how often a worker was asked what it holds
         self.refused_results = 0  # late, repeated or outdated results that changed nothing
         self.ids = RunIds(rng)
@@ -223,7 +224,13 @@ class Core:
         row.ended_at = self.wall
         self.write_run(run, fx)
         fx.ended.append(run.id)
+        self.answer_watchers(run.id, cmd.Ended(run.id), fx)
         self.forget(run)
+
+    def answer_watchers(self, run_id: int, answer: cmd.Command, fx: MasterEffects) -> None:
+        """Tell those who wait for the end of a run."""
+        if self.watchers:
+            fx.sends += [(peer, request_id, answer) for peer, request_id in self.watchers.pop(run_id, ())]
 
     def forget(self, run: Run) -> None:
         """Drop a run from memory: it has ended, or another master owns it."""

@@ -117,4 +117,5 @@ COMMANDS: dict[type, Callable[..., None]] = {
     cmd.Explain: requests.on_explain,
     cmd.Bury: absence.on_bury,
     cmd.Probe: requests.on_probe,
+    cmd.Watch: requests.on_watch,
 }

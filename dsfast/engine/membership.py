@@ -51,6 +51,7 @@ def on_link_down(core: Core, e: ev.LinkDown, fx: MasterEffects) -> None:
     if e.peer_id in core.linked_masters:
         core.linked_masters.discard(e.peer_id)
         takeover.claim_share(core, fx)
+    _forget_watcher(core, e.peer_id)
     worker = core.dispatcher.workers.get(e.peer_id)
     if worker is None:
         return
@@ -58,6 +59,14 @@ def on_link_down(core: Core, e: ev.LinkDown, fx: MasterEffects) -> None:
     worker.limit = 0
     worker.adopting.clear()
     absence.look_out_for(core, worker)
+
+
+def _forget_watcher(core: Core, peer_id: str) -> None:
+    """Its requests have failed with the link; should it be back, it asks again."""
+    for run_id, askers in list(core.watchers.items()):
+        core.watchers[run_id] = [asker for asker in askers if asker[0] != peer_id]
+        if not core.watchers[run_id]:
+            del core.watchers[run_id]
 
 
 def on_peer_dead(core: Core, e: ev.PeerDead, fx: MasterEffects) -> None:

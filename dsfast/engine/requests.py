@@ -130,7 +130,7 @@ def on_cancel(core: Core, e: Received, c: cmd.Cancel, fx: MasterEffects) -> None
     """Stop a run. Cancelling again insists: what still runs is killed with the grace given now."""
     run = core.runs.get(c.run_id)
     if run is None:
-        fx.sends.append((e.peer_id, e.request_id, _not_owner(core)))
+        fx.sends.append((e.peer_id, e.request_id, not_owner(core)))
         return
     fx.sends.append((e.peer_id, e.request_id, cmd.Done(run.id)))
     grace = c.grace if c.grace is not None and 0 <= c.grace <= DURATION_SECONDS_MAX else None
@@ -140,8 +140,16 @@ def on_cancel(core: Core, e: Received, c: cmd.Cancel, fx: MasterEffects) -> None
 def on_explain(core: Core, e: Received, c: cmd.Explain, fx: MasterEffects) -> None:
     """Say why the unfinished tasks of a run do not run."""
     run = core.runs.get(c.run_id)
-    answer = _not_owner(core) if run is None else explain(run, core.dispatcher, core.deadlines, core.now, c.limit)
+    answer = not_owner(core) if run is None else explain(run, core.dispatcher, core.deadlines, core.now, c.limit)
     fx.sends.append((e.peer_id, e.request_id, answer))
+
+
+def on_watch(core: Core, e: Received, c: cmd.Watch, fx: MasterEffects) -> None:
+    """Answer when the run has ended, or is ours no longer: whoever waits for it looks where it is then."""
+    if c.run_id in core.runs:
+        core.watchers.setdefault(c.run_id, []).append((e.peer_id, e.request_id))
+    else:
+        fx.sends.append((e.peer_id, e.request_id, not_owner(core)))
 
 
 def on_probe(core: Core, e: Received, c: cmd.Probe, fx: MasterEffects) -> None:
@@ -154,5 +162,6 @@ def _not_registered(core: Core) -> cmd.Failed:
     return cmd.Failed("unavailable", sentence)
 
 
-def _not_owner(core: Core) -> cmd.Failed:
+def not_owner(core: Core) -> cmd.Failed:
+    """The answer about a run that is not ours."""
     return cmd.Failed("not_owner", f"master {core.me.name} does not own this run")

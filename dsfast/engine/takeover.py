@@ -6,7 +6,7 @@ owner and epoch, which makes claiming too early harmless, and looks once more la
 
 from __future__ import annotations
 
-from dsfast.engine import absence
+from dsfast.engine import absence, requests
 from dsfast.engine import events as ev
 from dsfast.engine.core import Core
 from dsfast.engine.credible import short
@@ -18,6 +18,7 @@ from dsfast.engine.states import RUN_STEPS, Step
 from dsfast.errors import UsageError
 from dsfast.model import FINAL_ATTEMPT, AttemptState, Member, RunState
 from dsfast.rows import OwnedRun
+from dsfast.wire import commands as cmd
 
 FOLLOW_UP = ("claim",)
 MISSING = ("missing",)
@@ -69,6 +70,7 @@ def on_runs_lost(core: Core, e: ev.RunsLost, fx: MasterEffects) -> None:
     for run_id, epoch in e.epochs.items():
         run = core.runs.get(run_id)
         if run is not None and run.row.epoch == epoch:
+            core.answer_watchers(run_id, requests.not_owner(core), fx)
             core.forget(run)
     if core.deadlines.at(FOLLOW_UP) is None:
         core.deadlines.set(FOLLOW_UP, core.now + core.settings.absent_seconds)
@@ -136,6 +138,7 @@ def _abandon(core: Core, owned: OwnedRun, reason: str, fx: MasterEffects) -> Non
             attempt.state, attempt.ended_at, attempt.reason = AttemptState.FAILOVER, core.wall, "its run has failed"
             fx.batch.attempts[row.id, attempt.task, attempt.attempt] = attempt
     fx.ended.append(row.id)
+    core.answer_watchers(row.id, cmd.Ended(row.id), fx)
 
 
 def _bind_restored(core: Core, live: Live) -> None:

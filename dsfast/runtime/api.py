@@ -18,6 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -47,6 +48,7 @@ EXPLAIN_SECONDS = 2.0  # an explanation that takes longer is left out
 EXPLAIN_TASKS_MAX = 10_000  # as many as one answer lists
 LOG_SECONDS = 10.0  # a disk that is slower is a failure to report
 AGAIN_SECONDS = 0.2  # between two offers to a run's owner
+WATCH_SECONDS = 3_600.0  # until a master is asked once more to say when a run ends: should it have forgotten
 DEFINITION_BYTES_MAX = 16 << 20  # cached definitions, as JSON; decoded they take some ten times that
 PREFIX_LENGTH_MIN = 4  # a shorter beginning of an id would name a year
 
@@ -86,6 +88,7 @@ class Gateway:
         )
         self._members: dict[str, Member] = {}
         self._definitions: OrderedDict[str, Definition] = OrderedDict()
+        self._watches: dict[int, asyncio.Task[bool]] = {}  # by run: one for all who wait for its end
 
     async def __aenter__(self) -> Self:
         await self.store.open()
@@ -95,6 +98,8 @@ class Gateway:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for watch in self._watches.values():
+            watch.cancel()
         await self._registry.stop()
         await self._links.close()
         await self.store.close()
@@ -257,6 +262,27 @@ class Gateway:
             answer = await self._ask(master, cmd.Bury(worker), SUBMIT_SECONDS)
             attempts += answer.attempts if isinstance(answer, cmd.Buried) else 0
         return attempts
+
+    async def ended(self, run: RunRow, seconds: float) -> bool:
+        """Wait until the run's master says that it has ended; False after so many seconds.
+
+        Raises Unavailable when it cannot be asked: it is gone, or the run has ended already. All of this is a hint,
+        and the truth is in the database.
+        """
+        watch = self._watches.get(run.id)
+        if watch is None:
+            watch = self._watches[run.id] = asyncio.ensure_future(self._watch(run))
+            watch.add_done_callback(partial(self._watched, run.id))
+        done, _ = await asyncio.wait({watch}, timeout=seconds)
+        return bool(done) and watch.result()
+
+    async def _watch(self, run: RunRow) -> bool:
+        return isinstance(await self._ask(self._owner(run), cmd.Watch(run.id), WATCH_SECONDS), cmd.Ended)
+
+    def _watched(self, run_id: int, watch: asyncio.Task[bool]) -> None:
+        del self._watches[run_id]
+        if not watch.cancelled():
+            watch.exception()  # whoever still waits is told of it; perhaps nobody does
 
     def _owner(self, run: RunRow) -> Member:
         owner = self._members.get(run.owner or "")

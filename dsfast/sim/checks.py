@@ -137,6 +137,8 @@ class Checks:
                 self._check_acknowledged(peer, (command.run_id, command.task, command.attempt))
             case cmd.Submitted():
                 hold(command.run_id in store.runs, "a run is durable before it is answered", command.run_id)
+            case cmd.Ended():
+                hold(store.runs[command.run_id].state.final, "an end is durable before it is told", command.run_id)
             case cmd.Done():
                 run = store.runs[command.run_id]
                 asked = run.state.final or run.state is R.READY_STOP

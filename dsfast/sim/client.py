@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dsfast.sim.world import World
 
 CLIENT = "client@1"
+WATCHED = 2  # of so many runs one
 PATIENCE_SECONDS = 5.0  # without an answer for so long a client asks another master
 
 
@@ -57,10 +58,18 @@ class Client:
         match asked, answer:
             case cmd.Submit(), cmd.Submitted():
                 self._world.checks.accepted(answer.run_id, asked.idempotency_key)
+                self._watch(answer.run_id)
             case cmd.Cancel(), cmd.Done():
                 assert asked.run_id == answer.run_id
             case _:
                 raise AssertionError(f"{asked} was answered with {answer}")
+
+    def _watch(self, run_id: int) -> None:
+        """Wait for the end of some runs, at whoever owns them now."""
+        owner = self._world.store.runs[run_id].owner
+        for master in self._world.masters():
+            if run_id % WATCHED == 0 and master.member.id == owner:
+                master.put(Received(CLIENT, 0, cmd.Watch(run_id)))
 
     def _ask(self, command: cmd.Command) -> None:
         self._count += 1

@@ -185,6 +185,7 @@ class MasterHost(Host):
         workers = core.dispatcher.workers.values()
         left = {
             "starts": core.starts,
+            "watchers": core.watchers,
             "refusals": core.dispatcher.refusals,
             "deadlines": len(core.deadlines),
             "queues": [group.name for group in core.dispatcher.groups.values() if group.queue],

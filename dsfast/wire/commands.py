@@ -289,6 +289,13 @@ class SubmitBatch(Command, frozen=True):
     runs: tuple[Order, ...]
 
 
+class Watch(Command, frozen=True):
+    """Say when this run has ended, however long that takes."""
+
+    KIND: ClassVar[int] = 53
+    run_id: int
+
+
 class Submitted(Command, frozen=True):
     """Answer to Submit: the run is durable. `repeated` if the idempotency key was known; `created_at` is then 0."""
 
@@ -342,6 +349,13 @@ class SubmittedBatch(Command, frozen=True):
 
     KIND: ClassVar[int] = 61
     verdicts: tuple[Verdict, ...]
+
+
+class Ended(Command, frozen=True):
+    """Answer to Watch: the run has reached its final state, and that is durable."""
+
+    KIND: ClassVar[int] = 62
+    run_id: int
 
 
 # -- client to worker ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -20,9 +21,15 @@ from dsfast.api.guard import BODY_BYTES_MAX
 from dsfast.api.openapi import document
 from dsfast.api.operations import API, OPERATIONS
 from dsfast.client import Client, RunOrder
+from dsfast.config import load_config
 from dsfast.engine.credit import PREFETCH_MAX
 from dsfast.errors import NotFound, Unavailable, UsageError
+from dsfast.ids import run_number
+from dsfast.model import RunState, Workflow, canonical
+from dsfast.rows import RunRow
+from dsfast.runtime.api import Gateway
 from dsfast.views import RunView
+from dsfast.wire.commands import Submit
 from tests.integration.local_cluster import SLOTS, LocalCluster, local_cluster
 
 QUICK = """
@@ -264,6 +271,25 @@ def test_a_task_that_waits_says_what_for_and_a_cancel_ends_it_all(client: Client
     assert last.counts["killed"] + last.counts["skipped"] == SLOW_TASKS
     assert last.reason == "enough"
     assert not client.cancel(run.id).changed
+
+
+def test_the_end_of_a_run_is_told_and_not_looked_for(cluster: LocalCluster, client: Client, tmp_path: Path) -> None:
+    """Nobody looks here: without a word from its master this would wait for an hour."""
+    flag = tmp_path / "flag"
+    script = f"until [ -e {flag} ]; do sleep 0.01; done"
+    run = client.submit_yaml(f"name: held\ntasks:\n  a: {{type: shell, script: '{script}'}}\n")
+
+    async def watch() -> RunRow:
+        async with Gateway(load_config(flags={}, environ=cluster.environ)) as gateway:
+            number = run_number(run.id)
+            told = asyncio.ensure_future(gateway.ended(await gateway.run(number), 3600))
+            await gateway.submit(Submit(canonical(Workflow(name="later", tasks=()))))  # the watch is registered by now
+            assert not told.done()
+            flag.touch()
+            assert await asyncio.wait_for(told, 30)
+            return await gateway.run(number)
+
+    assert asyncio.run(watch()).state is RunState.SUCCEEDED
 
 
 def test_waiting_ends_when_time_is_up(cluster: LocalCluster, client: Client) -> None:

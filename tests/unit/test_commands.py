@@ -82,7 +82,7 @@ def test_only_a_worker_tells_a_master_what_has_become_of_an_attempt() -> None:
 
 
 def test_a_client_asks_masters_about_runs_and_workers_about_logs() -> None:
-    assert names(allowed("api", "master")) == {"Submit", "SubmitBatch", "Cancel", "Explain", "Bury"}
+    assert names(allowed("api", "master")) == {"Submit", "SubmitBatch", "Cancel", "Explain", "Bury", "Watch"}
     assert names(allowed("api", "worker")) == {"LogRead"}
 
 

@@ -536,3 +536,56 @@ def test_another_master_that_asks_whether_the_store_answers_us_is_answered_by_wh
     fx = Desk().step(ev.Received("n@1", 9, cmd.Probe()))
     assert fx.probes == [("n@1", 9)]
     assert not fx.sends
+
+
+# -- watches --------------------------------------------------------------------------------------------------------
+
+
+def test_who_watches_a_run_is_told_of_its_end_in_the_turn_that_writes_it() -> None:
+    desk = Desk(W)
+    run_id = desk.start(flow(task("a"), task("b", "a")))
+    assert not answers(desk.ask(cmd.Watch(run_id)))
+    fx = desk.step(ev.Received("other@1", 7, cmd.Watch(run_id)), desk.end("w", (run_id, 0, 1)))
+    assert not sent(fx, cmd.Ended)
+    fx = desk.ended("w", (run_id, 1, 1))
+    assert fx.batch.runs[run_id].state is R.SUCCEEDED
+    told = [(peer, request_id) for peer, request_id, command in fx.sends if command == cmd.Ended(run_id)]
+    assert told == [(CLIENT, 5), ("other@1", 7)]
+    assert not desk.core.watchers
+
+
+def test_a_watch_of_a_run_that_is_not_here_is_refused_at_once() -> None:
+    desk = Desk(W)
+    run_id = desk.start(flow(task("a")))
+    desk.ended("w", (run_id, 0, 1))
+    (answer,) = answers(desk.ask(cmd.Watch(run_id)))
+    assert isinstance(answer, cmd.Failed)
+    assert answer.code == "not_owner"
+
+
+def test_who_watches_a_run_that_another_master_takes_is_told_to_look_there() -> None:
+    desk = Desk(W)
+    run_id = desk.start(flow(task("a")))
+    desk.ask(cmd.Watch(run_id))
+    (answer,) = answers(desk.step(ev.RunsLost({run_id: 1})))
+    assert isinstance(answer, cmd.Failed)
+    assert answer.code == "not_owner"
+    assert not desk.core.watchers
+
+
+def test_who_is_gone_watches_no_longer() -> None:
+    desk = Desk(W)
+    run_id = desk.start(flow(task("a")))
+    desk.ask(cmd.Watch(run_id))
+    desk.step(ev.LinkDown(CLIENT, "gone"))
+    assert not desk.core.watchers
+    assert not answers(desk.ended("w", (run_id, 0, 1)))
+
+
+def test_who_watches_is_told_when_nobody_can_continue_the_run() -> None:
+    desk = Desk(W)
+    run_id = desk.start(flow(task("a")))
+    desk.ask(cmd.Watch(run_id))
+    owned = desk.store.claim("n@1", set(), lambda run: True)
+    fx = desk.step(ev.Claimed(owned, {run_id: "a bug"}))
+    assert answers(fx) == [cmd.Ended(run_id)]
