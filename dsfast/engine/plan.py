@@ -32,7 +32,7 @@ from dsfast.model import (
     parse_canonical,
 )
 from dsfast.templates import template_names
-from dsfast.wire.commands import TaskSpec
+from dsfast.wire.spec import TaskSpec
 
 
 class Traits(NamedTuple):

@@ -32,7 +32,8 @@ from dsfast.tasks.base import Execution, Job, StartFailed, TaskType
 from dsfast.tasks.environment import build_env, inherit
 from dsfast.tasks.templates import fill, is_plain
 from dsfast.tasks.types import task_type
-from dsfast.wire.commands import Attempt, Execute, TaskSpec
+from dsfast.wire.commands import Attempt, Execute
+from dsfast.wire.spec import TaskSpec
 
 SHORTAGES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # ours, not the task's
 SPECS_MAX = 4096  # decoded specs kept: equal tasks of a fan-out share one

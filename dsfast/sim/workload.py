@@ -8,7 +8,7 @@ from functools import lru_cache
 import msgspec
 
 from dsfast.model import OnDisconnect, OnFailure, Priority, Retry, Task, Workflow
-from dsfast.wire.commands import TaskSpec
+from dsfast.wire.spec import TaskSpec
 
 SECONDS_MORE = 1.25  # times longer than it should a task may take, by its machine and by its clock
 ON_DISCONNECT = (OnDisconnect(stop_after=20.0), OnDisconnect(replace_after=30.0), OnDisconnect(replace=False))

@@ -8,7 +8,7 @@ repeated or outdated one can be recognised by the receiver and changes nothing.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 
@@ -397,16 +397,4 @@ class Reached(Command, frozen=True):
     KIND: ClassVar[int] = 73
 
 
-class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker must know to run a task; equal specs of a workflow share one encoded copy in the master."""
-
-    type: str
-    config: msgspec.Raw = msgspec.Raw(b"{}")
-    env: dict[str, str] = {}
-    workdir: str | None = None
-    timeout: float | None = None
-    runs_on: float | None = 0.0  # seconds without lease and link after which the worker ends it; None: it does not
-
-
-Attempt = tuple[int, int, int]
-Params = dict[str, Any]
+Attempt = tuple[int, int, int]  # run, task, attempt

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dsfast.engine.plan import Plan, compile_body, compile_plan
 from dsfast.errors import UsageError
 from dsfast.model import Priority, Retry, Task, Workflow, canonical
-from dsfast.wire.commands import TaskSpec
+from dsfast.wire.spec import TaskSpec
 from tests.engine_kit import flow, task
 
 

@@ -15,7 +15,8 @@ from dsfast.runtime.executor import Executor, ExecutorSettings, recipe_of
 from dsfast.runtime.logs import LogDir
 from dsfast.tasks import types
 from dsfast.tasks.base import Done, Job
-from dsfast.wire.commands import Execute, TaskSpec
+from dsfast.wire.commands import Execute
+from dsfast.wire.spec import TaskSpec
 
 
 class Broken:
