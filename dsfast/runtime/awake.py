@@ -5,7 +5,10 @@ from one task to the next waits for two or three of them. While it is awake, a l
 instead of sleeping until they have something. Between two looks it offers its core to whoever else could run there: on
 a machine with more daemons than cores nobody waits for one that only looks.
 
-It does so only while events follow each other closely: at rest, and between tasks that take their time, it sleeps.
+It does so only while events follow each other closely: at rest, and between tasks that take their time, it sleeps. And
+only while its core is its own. If whoever it was offered to has used it for as long as a turn takes, two want it. Then
+to look helps nobody, because the core does not sleep anyway, and hurts: a scheduler that shares it fairly may let the
+one that looks go on until its share is used up, for milliseconds. Some kernels put all that runs on few cores.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 AWAKE_SECONDS = 0.0004  # more than a hop takes, commit included, on a disk that syncs in 0.2 ms
+WANTED_SECONDS = 0.00005  # an offer that took so long was accepted by somebody who takes turns, as we do
+SHARED_SECONDS = 1.0  # until the core is tried again: a thousand hops sleep for one that may look
 
 GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
@@ -25,13 +30,21 @@ OWN_GROUP = Path("/proc/self/cgroup")
 class Awake:
     """Keeps the running loop from sleeping around short waits, unless a quota counts the time that this takes."""
 
-    def __init__(self, *, allowed: bool | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        allowed: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        offer: Callable[[], None] = os.sched_yield,
+    ) -> None:
         self._allowed = not has_quota() if allowed is None else allowed
         self._clock = clock
+        self._offer = offer  # the core, to whoever else could run here
         self._began = 0.0
         self._brisk = False  # the last wait was a short one: the next is likely to be
         self._until = 0.0
         self._looking = False
+        self._shared_until = 0.0  # the core is somebody else's, too
 
     def wait_begins(self) -> None:
         """Somebody waits for what may be on its way already."""
@@ -48,7 +61,7 @@ class Awake:
 
     def _stay(self, now: float) -> None:
         self._until = now + AWAKE_SECONDS
-        if self._allowed and not self._looking:
+        if self._allowed and not self._looking and now >= self._shared_until:
             self._look_again()
 
     def _look_again(self) -> None:
@@ -56,11 +69,14 @@ class Awake:
         asyncio.get_running_loop().call_soon(self._looked)
 
     def _looked(self) -> None:
-        os.sched_yield()
-        if self._clock() < self._until:
+        before = self._clock()
+        self._offer()
+        now = self._clock()
+        self._looking = False
+        if now - before > WANTED_SECONDS:
+            self._shared_until = now + SHARED_SECONDS
+        elif now < self._until:
             self._look_again()
-        else:
-            self._looking = False
 
 
 def has_quota(groups: Path = GROUPS, own: Path = OWN_GROUP) -> bool:

@@ -7,24 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from dsfast.runtime.awake import AWAKE_SECONDS, Awake, has_quota
+from dsfast.runtime.awake import AWAKE_SECONDS, SHARED_SECONDS, WANTED_SECONDS, Awake, has_quota
 
 LOOKS = 10  # until AWAKE_SECONDS are over, by the clock of these tests
 STEP = AWAKE_SECONDS / (LOOKS - 0.5)  # so that no look falls on the end, where the last digit would decide
 ROUNDS = 50  # of the loop: longer than any of them may stay awake
+assert STEP < WANTED_SECONDS
 
 
-class Clock:
-    """Moves by a step at each look, so that time passes by looking, and by nothing else but `pass_by`."""
+class Core:
+    """Time passes when it is offered, and by `pass_by`; `wanted` is for how long somebody else takes it then."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.looks = 0
+        self.wanted = 0.0
 
-    def __call__(self) -> float:
-        self.looks += 1
-        self.now += STEP
+    def clock(self) -> float:
         return self.now
+
+    def offer(self) -> None:
+        self.looks += 1
+        self.now += STEP + self.wanted
 
     def pass_by(self, moments: float) -> None:
         self.now += moments * AWAKE_SECONDS
@@ -34,27 +38,27 @@ class Waiter:
     """Somebody who waits, for so many AWAKE_SECONDS, and then lets the loop look as often as it wants to."""
 
     def __init__(self, *, allowed: bool = True) -> None:
-        self.clock = Clock()
-        self.awake = Awake(allowed=allowed, clock=self.clock)
+        self.core = Core()
+        self.awake = Awake(allowed=allowed, clock=self.core.clock, offer=self.core.offer)
 
     async def looks_after(self, moments: float) -> int:
         self.awake.wait_begins()
-        self.clock.pass_by(moments)
+        self.core.pass_by(moments)
         self.awake.wait_ended()
         return await self.looks_within(ROUNDS)
 
     async def looks_during(self, moments: float) -> int:
         self.awake.wait_begins()
         looks = await self.looks_within(ROUNDS)
-        self.clock.pass_by(moments)
+        self.core.pass_by(moments)
         self.awake.wait_ended()
         return looks
 
     async def looks_within(self, rounds: int) -> int:
-        before = self.clock.looks
+        before = self.core.looks
         for _ in range(rounds):
             await asyncio.sleep(0)
-        return self.clock.looks - before
+        return self.core.looks - before
 
 
 async def test_after_a_short_wait_a_loop_looks_for_a_moment() -> None:
@@ -81,6 +85,16 @@ async def test_waits_that_follow_each_other_are_one_time_awake_with_one_look_in_
     waiter.awake.wait_begins()
     waiter.awake.wait_ended()
     assert await waiter.looks_within(ROUNDS) == LOOKS
+
+
+async def test_a_loop_whose_core_is_wanted_sleeps_and_tries_again_after_a_while() -> None:
+    waiter = Waiter()
+    waiter.core.wanted = WANTED_SECONDS
+    assert await waiter.looks_after(0.5) == 1
+    waiter.core.wanted = 0.0
+    assert await waiter.looks_after(0.5) == 0
+    waiter.core.now += SHARED_SECONDS
+    assert await waiter.looks_after(0.5) == LOOKS
 
 
 async def test_a_loop_whose_time_is_rationed_sleeps() -> None:
