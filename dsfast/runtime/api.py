@@ -88,7 +88,7 @@ class Gateway:
         )
         self._members: dict[str, Member] = {}
         self._definitions: OrderedDict[str, Definition] = OrderedDict()
-        self._watches: dict[int, asyncio.Task[bool]] = {}  # by run: one for all who wait for its end
+        self._watches: dict[int, asyncio.Task[None]] = {}  # by run: one for all who wait for its end
 
     async def __aenter__(self) -> Self:
         await self.store.open()
@@ -274,12 +274,16 @@ class Gateway:
             watch = self._watches[run.id] = asyncio.ensure_future(self._watch(run))
             watch.add_done_callback(partial(self._watched, run.id))
         done, _ = await asyncio.wait({watch}, timeout=seconds)
-        return bool(done) and watch.result()
+        for told in done:
+            told.result()
+        return bool(done)
 
-    async def _watch(self, run: RunRow) -> bool:
-        return isinstance(await self._ask(self._owner(run), cmd.Watch(run.id), WATCH_SECONDS), cmd.Ended)
+    async def _watch(self, run: RunRow) -> None:
+        answer = await self._ask(self._owner(run), cmd.Watch(run.id), WATCH_SECONDS)
+        if not isinstance(answer, cmd.Ended):
+            raise ProtocolError(f"a watch was answered with {type(answer).__name__}")
 
-    def _watched(self, run_id: int, watch: asyncio.Task[bool]) -> None:
+    def _watched(self, run_id: int, watch: asyncio.Task[None]) -> None:
         del self._watches[run_id]
         if not watch.cancelled():
             watch.exception()  # whoever still waits is told of it; perhaps nobody does
