@@ -36,6 +36,7 @@ from tests.workflows import flat
 
 COUNT = 200
 COUNT_WHOLE = 1_000  # tasks of one run through the whole system
+COUNT_LOOK = 40  # of them, when the benchmark is only run to see that it can
 ROUNDS_WHOLE = 5
 COUNT_PYTHON = 20  # a bare start of Python takes ten times as long as one of /bin/true
 WIDTH = 8  # enough to keep two cores busy while one process is being started
@@ -238,7 +239,7 @@ def test_whole_system(
 ) -> None:
     """Submit to durable end (SQLite, synchronous=FULL), eight at a time; beside it the same processes started bare."""
     flags = {"state_dir": str(tmp_path), "master.port": 0, "worker.port": 0, "worker.slots": WIDTH}
-    body = canonical(flat(COUNT_WHOLE, "shell", **settings))
+    body = canonical(flat(COUNT_LOOK if benchmark.disabled else COUNT_WHOLE, "shell", **settings))
     runs: list[Spent] = []
     bare: list[Spent] = []
 
@@ -266,7 +267,8 @@ def test_daemons(
     target: float,
 ) -> None:
     """The same by a master and a worker that are processes of their own, with guardians, journal and registry."""
-    body = msgspec.Raw(canonical(flat(COUNT_WHOLE, "shell", **settings)))
+    count = COUNT_LOOK if benchmark.disabled else COUNT_WHOLE
+    body = msgspec.Raw(canonical(flat(count, "shell", **settings)))
     runs: list[Spent] = []
     bare: list[Spent] = []
 

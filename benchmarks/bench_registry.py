@@ -27,6 +27,7 @@ from tests.servers.postgres import PostgresServer
 SESSION_SECONDS = 2.0
 ROUNDS = 20
 MEMBERS = int(os.environ.get("DSFAST_BENCH_MEMBERS", "300"))
+MEMBERS_LOOK = 20  # when the benchmark is only run to see that it can
 CROWDS = 10  # processes: one interpreter is no crowd
 CROWD = Path(__file__).with_name("crowd.py")
 CROWD_SESSION_SECONDS = 30.0
@@ -175,15 +176,16 @@ async def _until(seen: Seen, condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(params=["postgresql", "zookeeper"])
 def crowded(request: pytest.FixtureRequest) -> Iterator[tuple[Crowds, PostgresServer | ZooKeeperServer]]:
+    members = MEMBERS_LOOK if request.config.getoption("benchmark_disable") else MEMBERS
     if request.param == "postgresql":
         postgres = PostgresServer()
-        postgres.sql(f"ALTER SYSTEM SET max_connections = {MEMBERS + 100}")
+        postgres.sql(f"ALTER SYSTEM SET max_connections = {members + 100}")
         postgres.restart()
         server, ground = postgres, ServedGround(postgres.new_database(), postgres.port)
     else:
         zookeeper = ZooKeeperServer()
         server, ground = zookeeper, ServedGround(zookeeper.new_url(), zookeeper.port)
-    crowds = Crowds(ground, MEMBERS)
+    crowds = Crowds(ground, members)
     yield crowds, server
     crowds.close()
     server.close()
