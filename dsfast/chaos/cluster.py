@@ -27,6 +27,7 @@ from dsfast.tasks import proc
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.02
 STOP_SECONDS = 30.0
+CHAIN_MAX = 3  # processes of a worker: two guardians and the daemon
 STORY_BYTES = 2500  # of each daemon's log, when something went wrong
 
 
@@ -161,13 +162,16 @@ def clean_environ(folder: Path) -> dict[str, str]:
 
 
 def guarded_pids(outer: int) -> list[int]:
-    """This process and those that it guards, as told by their having been started by the same command."""
+    """This process and those that it guards, as told by their having been started by the same command.
+
+    So has, until it becomes what it is to run, every child of a worker: the chain ends before it.
+    """
     found = [outer]
     with suppress(OSError):  # they may be ending
-        while below := [pid for pid in proc.children(found[-1]) if _command(pid) == _command(outer)]:
+        while len(found) < CHAIN_MAX and (below := [pid for pid in proc.children(found[-1]) if _is_like(pid, outer)]):
             found.append(below[0])
     return found
 
 
-def _command(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+def _is_like(pid: int, other: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes() == Path(f"/proc/{other}/cmdline").read_bytes()
