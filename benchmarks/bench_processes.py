@@ -179,11 +179,23 @@ def test_python_warm(beside: Callable[..., None], tmp_path: Path) -> None:
 
 # -- the whole system ---------------------------------------------------------------------------------------------
 
+
+class Kind(NamedTuple):
+    """A task: its settings, the same process started bare, and how many a second are aimed at."""
+
+    settings: dict[str, Any]
+    argv: list[str]
+    target: float  # where the bare loop does 3,150
+
+
 KINDS = pytest.mark.parametrize(
-    ("settings", "argv", "target"),
-    [({"command": ["/bin/true"]}, ["/bin/true"], 2_000.0), ({"script": ":"}, ["/bin/sh", "-c", ":"], 1_700.0)],
+    "kind",
+    [
+        Kind({"command": ["/bin/true"]}, ["/bin/true"], 2_000.0),
+        Kind({"script": ":"}, ["/bin/sh", "-c", ":"], 1_700.0),
+    ],
     ids=["bin_true", "script_sh"],
-)  # per second, where the bare loop does 3,150
+)
 
 
 class Spent(NamedTuple):
@@ -229,46 +241,32 @@ def judged(what: str, runs: list[Spent], bare: list[Spent], target: float) -> tu
 
 @pytest.mark.benchmark(group="processes through the whole system")
 @KINDS
-def test_whole_system(
-    benchmark: BenchmarkFixture,
-    tell: Callable[..., None],
-    tmp_path: Path,
-    settings: dict[str, Any],
-    argv: list[str],
-    target: float,
-) -> None:
+def test_whole_system(benchmark: BenchmarkFixture, tell: Callable[..., None], tmp_path: Path, kind: Kind) -> None:
     """Submit to durable end (SQLite, synchronous=FULL), eight at a time; beside it the same processes started bare."""
     flags = {"state_dir": str(tmp_path), "master.port": 0, "worker.port": 0, "worker.slots": WIDTH}
-    body = canonical(flat(COUNT_LOOK if benchmark.disabled else COUNT_WHOLE, "shell", **settings))
+    body = canonical(flat(COUNT_LOOK if benchmark.disabled else COUNT_WHOLE, "shell", **kind.settings))
     runs: list[Spent] = []
     bare: list[Spent] = []
 
     async def work() -> None:
         async with Embedded(load_config(flags=flags, environ={})) as embedded:
             for _ in range(trials(benchmark, ROUNDS_WHOLE)):
-                bare.append(bare_spent(argv))
+                bare.append(bare_spent(kind.argv))
                 before = spent()
                 row = await embedded.wait(await embedded.submit(body, b"{}"))
                 runs.append(spent() - before)
                 assert row.state is RunState.SUCCEEDED
 
     benchmark.pedantic(lambda: uvloop.run(work()), rounds=1)
-    tell(*judged(f"{argv[0]}, embedded", runs, bare, target))
+    tell(*judged(f"{kind.argv[0]}, embedded", runs, bare, kind.target))
 
 
 @pytest.mark.benchmark(group="processes through the whole system")
 @KINDS
-def test_daemons(
-    benchmark: BenchmarkFixture,
-    tell: Callable[..., None],
-    tmp_path: Path,
-    settings: dict[str, Any],
-    argv: list[str],
-    target: float,
-) -> None:
+def test_daemons(benchmark: BenchmarkFixture, tell: Callable[..., None], tmp_path: Path, kind: Kind) -> None:
     """The same by a master and a worker that are processes of their own, with guardians, journal and registry."""
     count = COUNT_LOOK if benchmark.disabled else COUNT_WHOLE
-    body = msgspec.Raw(canonical(flat(count, "shell", **settings)))
+    body = msgspec.Raw(canonical(flat(count, "shell", **kind.settings)))
     runs: list[Spent] = []
     bare: list[Spent] = []
 
@@ -278,7 +276,7 @@ def test_daemons(
             nodes.start_all(1, 1, slots=WIDTH)
             pids = [nodes.pids(name)[-1] for name in ("m1", "w1")]
             for _ in range(trials(benchmark, ROUNDS_WHOLE)):
-                bare.append(bare_spent(argv))
+                bare.append(bare_spent(kind.argv))
                 before = spent(*pids)
                 with nodes.client() as client:
                     view = client.wait(client.submit(body).id)
@@ -287,4 +285,4 @@ def test_daemons(
                 assert view.state == "succeeded"
 
     benchmark.pedantic(work, rounds=1)
-    tell(*judged(f"{argv[0]}, daemons", runs, bare, target))
+    tell(*judged(f"{kind.argv[0]}, daemons", runs, bare, kind.target))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import inspect
 import os
 import sys
 import time
@@ -64,7 +65,7 @@ def stamp(stamps: Stamps, owner: type, method: str, begin: str, end: str) -> Non
         finally:
             note(end)
 
-    setattr(owner, method, noted_when_done if owner is Master else noted)
+    setattr(owner, method, noted_when_done if inspect.iscoroutinefunction(original) else noted)
 
 
 def serve(role: str) -> None:
